@@ -4,3 +4,5 @@ Reads in flow order: ``fields`` (the data dictionary) → ``codec`` (rows to byt
 → ``signature`` → ``batch`` (the three together) → ``topics`` → ``receipt`` and ``birth`` (the conversation).
 No I/O here; ``wire/README.md`` is the prose specification.
 """
+
+__version__ = "0.1.0"

@@ -77,14 +77,14 @@ def _block(kind: Kind, rows: list[Row]) -> list[Any]:
 
 def _column(field: Field, values: list[Value | None]) -> Any:
     if field.type is Type.ARRAY:
-        return [value if value is None else _steps(field, value) for value in values]
+        return [_steps(field, value) if isinstance(value, list) else None for value in values]
     first = values[0]
     if all(value == first for value in values):
         return first if field.type is Type.TEXT else steps_of(field, first, field.name)
     return values if field.type is Type.TEXT else _deltas(_steps(field, values))
 
 
-def _steps(field: Field, values: Value | Sequence[Value | None]) -> list[int | None]:
+def _steps(field: Field, values: Sequence[Value | None]) -> list[int | None]:
     return [None if value is None else steps_of(field, value, field.name) for value in values]
 
 

@@ -1,0 +1,14 @@
+"""The wall clock in the one unit that this package counts in, passed in by whoever composes; how a time is written."""
+
+import time
+from datetime import UTC, datetime
+
+
+def wall_ms() -> int:
+    """Return now as milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(ms: int) -> str:
+    """Return the moment `ms` in ISO 8601, UTC, to the second."""
+    return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

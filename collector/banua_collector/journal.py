@@ -1,0 +1,364 @@
+"""The journal: a group of judged messages in one commit, and the receipts that this commit allows.
+
+What a receipt says is in the database, fsynced, before the receipt exists. A batch stands once per (probe, stream, seq); a
+batch that cannot be read is quarantined and settles its seq; a message that cannot be believed is quarantined under its
+hash alone. The same commit tells the projections what is due.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
+from sqlalchemy.dialects import sqlite
+
+from banua_collector import boots
+from banua_collector.db import new_journal_id
+from banua_collector.registry import Affected
+from banua_collector.tables import anchors, batches, events, journal, quarantine, seen, streams, todo, written
+from banua_collector.times import month_of
+from banua_collector.verify import Refused, Verified
+from banua_wire.batch import HASH8_BYTES
+from banua_wire.birth import State
+from banua_wire.receipt import MAX_RANGES, Receipt
+from banua_wire.rows import Row
+
+PROJECTIONS: Final = ("influx",)
+_LOOK_AHEAD: Final = 2000
+"""Most settled seqs beyond `stored_to` that one receipt looks at for its ranges."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one probe is told of one stream."""
+
+    speaker: str
+    stream: bytes
+    got: list[tuple[int, bytes]] = field(default_factory=list)
+    rejects: list[tuple[int, bytes, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a commit did: receipts by probe name, and how often which outcome."""
+
+    receipts: list[tuple[str, Receipt]] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+
+
+def store(
+    conn: Connection, judged: Sequence[Verified | Refused], *, now_ms: int, quarantine_max_bytes: int
+) -> Committed:
+    """Write `judged` in the open transaction of `conn` and return what may be said once it is committed."""
+    done = Committed()
+    answers: dict[tuple[str, bytes], Answer] = {}
+    stream_rows = _lock_streams(conn, judged, now_ms)
+    for item in judged:
+        envelope = item.envelope
+        answer = answers.setdefault((item_speaker(item), envelope.stream), Answer(item_speaker(item), envelope.stream))
+        entry = (envelope.seq, item.digest[:HASH8_BYTES])
+        reason = _settle(conn, item, stream_rows, now_ms, quarantine_max_bytes)
+        done.outcomes.append(reason)
+        if reason in {"journalled", "duplicate"}:
+            answer.got.append(entry)
+        elif reason != "quarantine_full":
+            answer.rejects.append((*entry, reason))
+        if reason == "journalled" and isinstance(item, Verified):
+            done.rows += [row.kind for row in item.rows]
+    journal_id = journal_id_of(conn)
+    for (speaker, stream), answer in answers.items():
+        row = stream_rows.get((speaker, stream))
+        stored_to, also = (0, []) if row is None else _advance(conn, row)
+        done.receipts.append(
+            (speaker, Receipt(stream, journal_id, 0, answer.got, answer.rejects, stored_to, also, now_ms))
+        )
+    return done
+
+
+def item_speaker(item: Verified | Refused) -> str:
+    """Return the probe name under which `item` came: who is answered."""
+    return item.speaker if isinstance(item, Refused) else item.envelope.probe
+
+
+def answer_birth(conn: Connection, probe_id: int | None, state: State, *, retained: bool, now_ms: int) -> Receipt:
+    """Return the receipt that echoes a birth's ask; note the boot, unless the broker only repeats what it retained."""
+    stored_to, also = 0, list[tuple[int, int]]()
+    if probe_id is not None:
+        if not retained:
+            boots.born(conn, probe_id, state.boot_id, now_ms)
+        row = conn.execute(
+            select(streams.c.id).where(streams.c.probe_id == probe_id, streams.c.stream == state.stream)
+        ).first()
+        if row is not None:
+            stored_to, also = _advance(conn, row.id)
+    return Receipt(state.stream, journal_id_of(conn), state.ask, [], [], stored_to, also, now_ms)
+
+
+def journal_id_of(conn: Connection) -> bytes:
+    """Return the journal's id."""
+    return bytes(conn.execute(select(journal.c.journal_id)).scalar_one())
+
+
+# --- one message ------------------------------------------------------------------------------------------------------
+
+
+def _lock_streams(
+    conn: Connection, judged: Iterable[Verified | Refused], now_ms: int
+) -> dict[tuple[str, bytes], int]:
+    """Return the stream row of every judged message whose signature is good, made where it is new."""
+    wanted = {
+        (item.probe_id, item_speaker(item), item.envelope.stream) for item in judged if item.probe_id is not None
+    }
+    rows: dict[tuple[str, bytes], int] = {}
+    for probe_id, speaker, stream in sorted(wanted):
+        conn.execute(
+            sqlite.insert(streams)
+            .values(probe_id=probe_id, stream=stream, stored_to=0, first_seen_ms=now_ms)
+            .on_conflict_do_nothing()
+        )
+        rows[speaker, stream] = conn.execute(
+            select(streams.c.id).where(streams.c.probe_id == probe_id, streams.c.stream == stream)
+        ).scalar_one()
+    return rows
+
+
+def _settle(
+    conn: Connection,
+    item: Verified | Refused,
+    stream_rows: dict[tuple[str, bytes], int],
+    now_ms: int,
+    quarantine_max_bytes: int,
+) -> str:
+    """Put one message where it belongs and return its outcome."""
+    if item.probe_id is None:
+        return _quarantine(conn, item, item.reason, item.detail, quarantine_max_bytes)
+    stream_id = stream_rows[item_speaker(item), item.envelope.stream]
+    known = conn.execute(
+        select(seen.c.hash, seen.c.how).where(seen.c.stream_id == stream_id, seen.c.seq == item.envelope.seq)
+    ).first()
+    if known is not None and known.hash is not None:
+        if known.hash == item.digest:
+            return "duplicate" if known.how == "journalled" else "quarantined"
+        detail = f"seq {item.envelope.seq} of this stream is taken by another batch"
+        return _quarantine(conn, item, "conflict", detail, None)
+    if isinstance(item, Refused):
+        reason = _quarantine(conn, item, item.reason, item.detail, None)
+        _see(conn, stream_id, item, "quarantined", now_ms)
+        return reason
+    _see(conn, stream_id, item, "journalled", now_ms)
+    _insert_batch(conn, stream_id, item)
+    return "journalled"
+
+
+def _see(conn: Connection, stream_id: int, item: Verified | Refused, how: str, now_ms: int) -> None:
+    values = {"hash": item.digest, "how": how, "month": month_of(now_ms)}
+    conn.execute(
+        sqlite.insert(seen)
+        .values(stream_id=stream_id, seq=item.envelope.seq, **values)
+        .on_conflict_do_update(index_elements=[seen.c.stream_id, seen.c.seq], set_=values)
+    )
+
+
+def _quarantine(
+    conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None
+) -> str:
+    """Keep a message with its reason, once; say ``quarantine_full`` when strangers have used up their room."""
+    if conn.execute(select(quarantine.c.id).where(quarantine.c.hash == item.digest)).first() is not None:
+        return reason
+    if max_bytes is not None:
+        used = conn.execute(select(func.coalesce(func.sum(func.length(quarantine.c.message)), 0))).scalar_one()
+        if used + len(item.message.payload) > max_bytes:
+            return "quarantine_full"
+    conn.execute(
+        insert(quarantine).values(
+            probe_name=item_speaker(item),
+            topic=item.message.topic[:200],
+            reason=reason,
+            detail=detail[:300],
+            hash=item.digest,
+            received_ms=item.message.received_ms,
+            message=item.message.payload,
+        )
+    )
+    return reason
+
+
+def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
+    envelope, rows = item.envelope, item.rows
+    boottimes = [row.boottime_ms for row in rows] or [0]
+    batch_id = conn.execute(
+        insert(batches).values(
+            probe_id=item.probe_id,
+            stream_id=stream_id,
+            seq=envelope.seq,
+            hash=item.digest,
+            boot_id=envelope.boot_id,
+            rows=len(rows),
+            first_boottime_ms=min(boottimes),
+            last_boottime_ms=max(boottimes),
+            received_ms=item.message.received_ms,
+            message=item.message.payload,
+        )
+    ).inserted_primary_key[0]
+    new_anchors = _insert_told(conn, item, batch_id)
+    _declare_lost(conn, item)
+    span = boots.Span(stream_id, envelope.seq, min(boottimes), max(boottimes))
+    is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
+    _due(conn, item.probe_id, [batch_id])
+    _redate(conn, item.probe_id, envelope.boot_id, new_anchors)
+    if is_new:
+        _release_withheld(conn, item.probe_id)
+
+
+def _insert_told(conn: Connection, item: Verified, batch_id: int) -> list[int]:
+    """Write what the rows tell SQL: anchors, events, losses; return the boottimes of the anchors."""
+    base: dict[str, Any] = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
+    told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if row.kind in _TOLD]
+    found = [values for values in told if "unix_ms" in values]
+    if found:
+        conn.execute(insert(anchors), found)
+    happened = [values | {"noticed_ms": item.message.received_ms} for values in told if "unix_ms" not in values]
+    if happened:
+        conn.execute(insert(events), happened)
+    return [values["boottime_ms"] for values in found]
+
+
+_TOLD: Final = {"clock", "event", "lost"}
+
+
+def _told(row: Row) -> dict[str, Any]:
+    values = row.values
+    if row.kind == "clock":
+        return {name: values.get(name, 0) for name in ("unix_ms", "error_ms")} | {"source": values.get("source", "?")}
+    if row.kind == "event":
+        return {"name": values.get("name", "?"), "n": values.get("n", 0), "detail": values.get("detail", "")}
+    lost = f"{values.get('stream')}:{values.get('from_seq')}-{values.get('to_seq')} {values.get('reason')}"
+    return {"name": "lost", "n": 0, "detail": lost[:300]}
+
+
+def _declare_lost(conn: Connection, item: Verified) -> None:
+    """Settle the seqs that a probe declares lost, as long as nothing of them came."""
+    for row in item.rows:
+        first, last, stream = (row.values.get(name) for name in ("from_seq", "to_seq", "stream"))
+        if row.kind != "lost" or not isinstance(first, int) or not isinstance(last, int):
+            continue
+        stream_id = conn.execute(
+            select(streams.c.id).where(
+                streams.c.probe_id == item.probe_id, func.lower(func.hex(streams.c.stream)) == str(stream)
+            )
+        ).scalar()
+        if stream_id is None or not 0 <= last - first < _LOOK_AHEAD:
+            continue
+        for seq in range(first, last + 1):
+            values = {"stream_id": stream_id, "seq": seq, "how": "lost", "month": month_of(item.message.received_ms)}
+            conn.execute(sqlite.insert(seen).values(**values).on_conflict_do_nothing())
+
+
+def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int]]]:
+    """Return `stored_to` and the ranges beyond it, having moved `stored_to` over what is settled now."""
+    before = conn.execute(select(streams.c.stored_to).where(streams.c.id == stream_id)).scalar_one()
+    beyond = conn.execute(
+        select(seen.c.seq)
+        .where(seen.c.stream_id == stream_id, seen.c.seq > before)
+        .order_by(seen.c.seq)
+        .limit(_LOOK_AHEAD)
+    ).scalars()
+    ranges: list[tuple[int, int]] = []
+    for seq in beyond:
+        if ranges and seq == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], seq)
+        else:
+            ranges.append((seq, seq))
+    stored_to = before
+    if ranges and ranges[0][0] == before + 1:
+        stored_to = ranges.pop(0)[1]
+        conn.execute(update(streams).where(streams.c.id == stream_id).values(stored_to=stored_to))
+    highest = conn.execute(select(func.max(seen.c.seq)).where(seen.c.stream_id == stream_id)).scalar() or 0
+    if len(ranges) > MAX_RANGES or (ranges and ranges[-1][1] < highest):
+        ranges = [*ranges[: MAX_RANGES - 1], (highest, highest)]
+    return stored_to, ranges
+
+
+# --- what is due ------------------------------------------------------------------------------------------------------
+
+
+def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int]) -> None:
+    due = [
+        {"projection": projection, "probe_id": probe_id, "batch_id": batch_id}
+        for projection in PROJECTIONS
+        for batch_id in batch_ids
+    ]
+    if due:
+        conn.execute(insert(todo), due)
+
+
+def due_where(conn: Connection, probe_id: int, *conditions: Any) -> int:
+    """Make every batch of the probe that meets `conditions` due again; return how many."""
+    found = conn.execute(select(batches.c.id).where(batches.c.probe_id == probe_id, *conditions)).scalars().all()
+    _due(conn, probe_id, found)
+    return len(found)
+
+
+def _redate(conn: Connection, probe_id: int, boot_id: bytes, boottimes: list[int]) -> None:
+    """Make due what new anchors at `boottimes` re-date: the batches with rows between their neighbouring anchors."""
+    mine = and_(anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id)
+    for boottime in boottimes:
+        before, after = (
+            conn.execute(select(extreme(anchors.c.boottime_ms)).where(mine, side)).scalar()
+            for extreme, side in (
+                (func.max, anchors.c.boottime_ms < boottime),
+                (func.min, anchors.c.boottime_ms > boottime),
+            )
+        )
+        conditions = [batches.c.boot_id == boot_id]
+        if before is not None:
+            conditions.append(batches.c.last_boottime_ms > before)
+        if after is not None:
+            conditions.append(batches.c.first_boottime_ms < after)
+        due_where(conn, probe_id, *conditions)
+
+
+def _release_withheld(conn: Connection, probe_id: int) -> None:
+    """Make due what waited for a better time: a new boot has begun, so earlier ones get no better."""
+    waiting = select(written.c.batch_id).where(written.c.probe_id == probe_id, written.c.withheld > 0)
+    due_where(conn, probe_id, batches.c.id.in_(waiting))
+
+
+def mark_range(conn: Connection, affected: Affected) -> int:
+    """Make due every batch of a probe that has, or may have, rows in a range of wall time; return how many.
+
+    A batch that is not written yet (undated, withheld) is due anyway when it can be written.
+    """
+    in_range = select(written.c.batch_id).where(
+        written.c.probe_id == affected.probe_id,
+        or_(written.c.last_ms.is_(None), written.c.last_ms >= affected.from_ms),
+        *([] if affected.to_ms is None else [or_(written.c.first_ms.is_(None), written.c.first_ms <= affected.to_ms)]),
+    )
+    return due_where(conn, affected.probe_id, batches.c.id.in_(in_range))
+
+
+def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str) -> None:
+    """Give a held boot back to the projections (``released``) or keep it out for good (``dropped``)."""
+    boots.assign(conn, probe_id, boot_id, standing)
+    due_where(conn, probe_id, batches.c.boot_id == boot_id)
+
+
+def hold_again(conn: Connection, probe_id: int, boot_ids: Iterable[bytes]) -> None:
+    """Make due every batch of boots whose standing changed."""
+    for boot_id in boot_ids:
+        due_where(conn, probe_id, batches.c.boot_id == boot_id)
+
+
+def restored(conn: Connection, now_ms: int) -> int:
+    """Mint a new journal id after a restore and make every batch due again; return how many are.
+
+    Probes notice the new id in the answer to their next ask, and send again what this journal has forgotten.
+    """
+    conn.execute(update(journal).values(journal_id=new_journal_id(), minted_ms=now_ms))
+    conn.execute(text("UPDATE written SET digest = NULL"))
+    total = 0
+    for probe_id in conn.execute(select(batches.c.probe_id).distinct()).scalars().all():
+        total += due_where(conn, probe_id)
+    return total
+

@@ -1,0 +1,106 @@
+"""May this message be believed? Envelope, topic, key and body are judged here, without a database at hand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from banua_collector.registry import Key
+from banua_wire import batch
+from banua_wire.envelope import Envelope, unpack
+from banua_wire.errors import WireError
+from banua_wire.rows import Row
+from banua_wire.topics import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it came: topic, payload and when (ms UTC)."""
+
+    topic: str
+    payload: bytes
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A batch of a registered probe, its signature good and its rows readable."""
+
+    message: Message
+    digest: bytes
+    envelope: Envelope
+    probe_id: int
+    rows: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that is kept in quarantine. `probe_id` is set when its signature is good: then it settles its seq."""
+
+    message: Message
+    digest: bytes
+    envelope: Envelope
+    speaker: str
+    """The probe named in the topic: who is answered."""
+    reason: str
+    detail: str
+    probe_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message without a readable envelope: counted, not kept, not answered."""
+
+    detail: str
+
+
+Judgement = Verified | Refused | Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What is known of when a boot began: from its anchors, else not later than the first word of it was received."""
+
+    begun_ms: int | None
+    first_seen_ms: int | None
+
+
+def judge(
+    message: Message, keys_of: Callable[[str], Sequence[Key]], boot_of: Callable[[str, bytes], Boot]
+) -> Judgement:
+    """Return what `message` is; `keys_of` and `boot_of` look up by probe name (and boot id)."""
+    try:
+        speaker, _ = parse(message.topic)
+        envelope, _ = unpack(message.payload)
+    except WireError as error:
+        return Unreadable(str(error))
+    digest = batch.digest(message.payload)
+
+    def refused(reason: str, detail: str, probe_id: int | None = None) -> Refused:
+        return Refused(message, digest, envelope, speaker, reason, detail, probe_id)
+
+    if envelope.probe != speaker:
+        return refused("wrong_topic", f"signed by {envelope.probe}, published by {speaker}")
+    keys = keys_of(speaker)
+    if not keys:
+        return refused("unknown_key", "no probe of this name is registered")
+    key = next((key for key in keys if batch.verifies(key.public_key, message.payload)), None)
+    if key is None:
+        return refused("bad_signature", f"made with none of the probe's {len(keys)} keys")
+    if key.revoked_ms is not None and message.received_ms >= key.revoked_ms:
+        return refused("key_revoked", f"key {key.public_key.hex()[:16]} is revoked")
+    try:
+        rows = batch.open_rows(message.payload)
+    except WireError as error:
+        return refused("quarantined", str(error), key.probe_id)
+    if key.retired_ms is not None and not _begun_before(key.retired_ms, rows, boot_of(speaker, envelope.boot_id)):
+        return refused("key_retired", f"key {key.public_key.hex()[:16]} is retired, and this boot began later")
+    return Verified(message, digest, envelope, key.probe_id, rows)
+
+
+def _begun_before(moment_ms: int, rows: list[Row], boot: Boot) -> bool:
+    begun = boot.begun_ms
+    for row in rows:
+        unix_ms = row.values.get("unix_ms")
+        if row.kind == "clock" and isinstance(unix_ms, int):
+            begun = unix_ms - row.boottime_ms
+    known = begun if begun is not None else boot.first_seen_ms
+    return known is not None and known < moment_ms

@@ -1,0 +1,1 @@
+"""The laboratory: simulated parts, a throw-away CA, the demo."""

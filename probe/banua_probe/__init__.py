@@ -1,0 +1,1 @@
+"""The village side: measure, keep, deliver."""

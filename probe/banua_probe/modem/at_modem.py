@@ -1,0 +1,105 @@
+"""A modem behind an AT port: ask, read, combine."""
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from banua_probe.modem.dialects import Dialect, parse
+from banua_probe.modem.errors import ModemUnavailable
+from banua_probe.modem.merge import merge
+from banua_probe.modem.reading import Reading
+
+COMMAND_S: Final = 2.0
+"""How long one command may take; the standard's and the vendor's own limit for these is 300 ms."""
+POLL_S: Final = 6.0
+"""How long a whole poll may take, well within the ten seconds between two."""
+
+_EQUIPMENT: Final = re.compile(r'(?:\+CGSN: ?)?"?([0-9]{14,16})"?')
+_SUBSCRIBER: Final = re.compile(r'(?:\+CIMI: ?)?"?([0-9]{5})[0-9]{8,10}"?')
+
+
+class Port(Protocol):
+    """What a modem needs of its port; `AtPort` is one."""
+
+    session: int
+
+    def open(self) -> int:
+        """Open if need be; raises `ModemUnavailable`."""
+
+    def exchange(self, command: str, timeout_s: float) -> list[str]:
+        """Return the lines of the reply to `command`; raises `ModemUnavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the modem is and whose SIM it holds; None where it would not say. The subscriber's number is not kept."""
+
+    imei: str | None
+    sim_plmn: str | None
+    """Country and network code of the SIM's home network; a network code of two digits, as all Indonesian ones are."""
+
+
+class AtModem:
+    """One modem, polled over its AT port in its dialect."""
+
+    def __init__(self, port: Port, dialect: Dialect, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._port = port
+        self._dialect = dialect
+        self._monotonic = monotonic
+        self._set_up_in = 0
+        self.unreadable = 0
+        """Lines of replies that nobody could read, since the beginning."""
+
+    def poll(self) -> Reading:
+        """Ask every command of the dialect and return what the answered ones say together.
+
+        Takes at most `POLL_S`. Raises `ModemUnavailable` if not one was answered.
+        """
+        lines = [line for reply in self._ask(self._dialect.poll).values() for line in reply]
+        told = list(parse(self._dialect, lines))
+        readings = [reading for reading in told if isinstance(reading, Reading)]
+        self.unreadable += len(told) - len(readings)
+        return merge(readings)
+
+    def identify(self) -> Identity:
+        """Ask for the modem's and the SIM's identity; raises `ModemUnavailable` if neither was answered."""
+        replies = self._ask(("AT+CGSN", "AT+CIMI"))
+        return Identity(
+            imei=_first(_EQUIPMENT, replies.get("AT+CGSN", ())),
+            sim_plmn=_first(_SUBSCRIBER, replies.get("AT+CIMI", ())),
+        )
+
+    def _ask(self, commands: Iterable[str]) -> dict[str, list[str]]:
+        """Return the replies to those of `commands` that were answered, an error being an answer too."""
+        deadline = self._monotonic() + POLL_S
+        replies: dict[str, list[str]] = {}
+        failure = ModemUnavailable("no command to ask")
+        for command in commands:
+            try:
+                self._set_up(deadline)
+                replies[command] = self._exchange(command, deadline)
+            except ModemUnavailable as error:
+                failure = error
+            if self._monotonic() >= deadline:
+                break
+        if not replies:
+            raise failure
+        return replies
+
+    def _set_up(self, deadline: float) -> None:
+        """Send the dialect's setup if the port was opened since; what the modem refuses of it is left so."""
+        self._port.open()
+        if self._set_up_in == self._port.session:
+            return
+        for command in self._dialect.setup:
+            self._exchange(command, deadline)
+        self._set_up_in = self._port.session
+
+    def _exchange(self, command: str, deadline: float) -> list[str]:
+        return self._port.exchange(command, max(0.0, min(COMMAND_S, deadline - self._monotonic())))
+
+
+def _first(pattern: re.Pattern[str], lines: Iterable[str]) -> str | None:
+    return next((match[1] for line in lines if (match := pattern.fullmatch(line))), None)

@@ -1,0 +1,91 @@
+"""Which commands a modem is asked and who reads its replies: one registry line per dialect."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from banua_probe.modem import gpp, quectel
+from banua_probe.modem.errors import ParseError
+from banua_probe.modem.line import MAX_LINE, clean, is_echo, is_final, split
+from banua_probe.modem.reading import Reading, Unreadable
+
+Join = Callable[[Reading, Reading], Reading | None]
+
+
+def _apart(_first: Reading, _second: Reading) -> None:
+    """Join nothing: every information line is a reply of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A family of modems: ``setup`` is sent once after each opening of the port, ``poll`` at each poll."""
+
+    name: str
+    poll: tuple[str, ...]
+    readers: Mapping[str, gpp.Reader]
+    setup: tuple[str, ...] = ("ATE0", "AT+CREG=2", "AT+CEREG=2", "AT+COPS=3,2")
+    join: Join = _apart
+
+    def read(self, line: str) -> Reading:
+        """Return what one clean information line says; raises `ParseError`."""
+        name, tokens = split(line)
+        reader = self.readers.get(name)
+        if reader is None:
+            raise ParseError(f"unknown reply {name}")
+        return reader(tokens)
+
+
+_STANDARD_STATE: Final = ("AT+CEREG?", "AT+CREG?", "AT+COPS?")
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect("3gpp", ("AT+CSQ", "AT+CESQ", *_STANDARD_STATE), gpp.READERS),
+        Dialect(
+            "quectel",
+            ('AT+QENG="servingcell"', "AT+QCSQ", *_STANDARD_STATE),
+            {**gpp.READERS, **quectel.READERS},
+            join=quectel.join,
+        ),
+    )
+}
+
+
+def parse(dialect: Dialect, lines: Iterable[str]) -> Iterator[Reading | Unreadable]:
+    """Yield the replies among `lines` in their order, each as soon as it is known to be complete.
+
+    Echo, blank lines and final result codes are skipped. `lines` are numbered from 1; a bare CR inside one separates
+    too. An unreadable line is yielded as such and ends the reply before it. Never raises.
+    """
+    pending: Reading | None = None
+    for number, text in _numbered(lines):
+        told = _told(dialect, number, text)
+        if pending is not None and isinstance(told, Reading):
+            joined = dialect.join(pending, told)
+            if joined is not None:
+                pending = joined
+                continue
+        if pending is not None:
+            yield pending
+        pending = told if isinstance(told, Reading) else None
+        if isinstance(told, Unreadable):
+            yield told
+    if pending is not None:
+        yield pending
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
+        texts = (line,) if len(line) > MAX_LINE else map(clean, line.split("\r"))
+        yield from ((number, text) for text in texts if text)
+
+
+def _told(dialect: Dialect, number: int, text: str) -> Reading | Unreadable | None:
+    if len(text) > MAX_LINE:
+        return Unreadable(f"longer than {MAX_LINE} bytes", number)
+    if is_echo(text) or is_final(text):
+        return None
+    try:
+        return dialect.read(text)
+    except ParseError as error:
+        return Unreadable(str(error), number)

@@ -1,0 +1,433 @@
+"""Rows and sealed batches on disk until the collector has them: nothing sealed is dropped without saying so.
+
+SQLite, WAL, synchronous=FULL, one writer. Rows wait in memory until `commit`, in the open table until `seal`, which turns
+them into immutable signed batches of the current stream in the same transaction. What a receipt settles becomes
+evictable; the oldest of that goes first when space is needed. A batch that has to go unsettled is declared in a `lost` row.
+"""
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from banua_probe.errors import OutboxError
+from banua_wire import batch
+from banua_wire.envelope import STREAM_BYTES, Envelope, unpack
+from banua_wire.errors import WireError
+from banua_wire.fields import SCHEMA, Value
+from banua_wire.receipt import Receipt
+from banua_wire.rows import Row, checked
+
+MAX_BATCH_ROWS: Final = 240
+"""Most rows sealed into one batch."""
+MAX_MEMORY_ROWS: Final = 5000
+"""Most rows held in memory while the disk refuses them; the oldest go first, counted in an event."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS open_rows (id INTEGER PRIMARY KEY, boot_id BLOB NOT NULL, row BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, stream BLOB NOT NULL, seq INTEGER NOT NULL, hash8 BLOB NOT NULL,
+    state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, message BLOB NOT NULL,
+    UNIQUE (stream, seq));
+CREATE INDEX IF NOT EXISTS batches_by_state ON batches (state, id);
+"""
+
+WAITING: Final = "waiting"  # to be sent
+EVICTABLE: Final = "evictable"  # settled: the collector has it
+REFUSED: Final = "refused"  # the collector will not take it until a person acts: kept
+SET_ASIDE: Final = "set_aside"  # never receipted though its neighbours were: kept
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A sealed batch: its row in the outbox, and the names a receipt knows it by."""
+
+    id: int
+    stream: bytes
+    seq: int
+    hash8: bytes
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who seals: the probe's name and secret key, the boot that runs, and its CLOCK_BOOTTIME in ms."""
+
+    probe: str
+    secret: bytes
+    boot_id: bytes
+    boottime_ms: Callable[[], int]
+
+
+class Outbox:
+    """The probe's outbox; see the module. All methods belong to one thread."""
+
+    def __init__(self, path: Path, owner: Owner, *, max_bytes: int, checkpoint: Callable[[str], None]) -> None:
+        """Open or create the outbox at `path`; a damaged one is moved aside. `checkpoint` marks crash points for tests."""
+        self._path, self._owner, self._max_bytes, self._checkpoint = path, owner, max_bytes, checkpoint
+        self._memory: list[Row] = []
+        self._changes: dict[int, tuple[str, int]] = {}
+        self._events = 0
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = self._open()
+            self._load()
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxError(f"outbox {path}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        db = _connect(self._path)
+        try:
+            sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+            if sound:
+                db.executescript(_SCHEMA)
+                return db
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+                db.close()
+                raise
+        db.close()
+        aside = next(name for n in range(1, 1000) if not (name := self._path.with_suffix(f".damaged-{n}")).exists())
+        for suffix in ("", "-wal", "-shm"):
+            source = Path(f"{self._path}{suffix}")
+            if source.exists():
+                source.rename(f"{aside}{suffix}")
+        self.note("outbox_damaged", aside.name)
+        db = _connect(self._path)
+        db.executescript(_SCHEMA)
+        return db
+
+    def _load(self) -> None:
+        meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        if "stream" not in meta:
+            meta = {"stream": secrets.token_bytes(STREAM_BYTES), "next_seq": 1, "ask": 0, "previous": b"", "forks": 0}
+            with self._transaction():
+                self._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        self.stream: bytes = meta["stream"]
+        self.next_seq: int = meta["next_seq"]
+        self._ask: int = meta["ask"]
+        self._previous: bytes = meta["previous"]
+        self._forks: int = meta["forks"]
+        self.newest_before_start: int = self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
+        self.waiting: int = self._count("SELECT count(*) FROM batches WHERE state = 'waiting'")
+        self.open_rows: int = self._count("SELECT count(*) FROM open_rows")
+
+    def _count(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # --- rows in ------------------------------------------------------------------------------------------------------
+
+    def add(self, row: Row) -> None:
+        """Take a row of this boot into memory; WireError when the dictionary does not allow it."""
+        self._memory.append(checked(row))
+        if len(self._memory) > MAX_MEMORY_ROWS:
+            del self._memory[: MAX_MEMORY_ROWS // 10]
+            self.note("rows_dropped_from_memory", f"{MAX_MEMORY_ROWS // 10} oldest rows: the disk refuses writes")
+
+    def note(self, name: str, detail: str) -> None:
+        """Add an `event` row that happened now."""
+        self._events += 1
+        self.add(Row("event", self._owner.boottime_ms(), {"name": name, "n": self._events, "detail": detail or "-"}))
+
+    @property
+    def rows_held(self) -> int:
+        """How many rows wait to be sealed."""
+        return self.open_rows + len(self._memory)
+
+    def commit(self) -> None:
+        """Write rows in memory and what receipts changed, in one transaction. OutboxError: nothing was lost, try again."""
+        if not self._memory and not self._changes:
+            return
+        with self._errors(), self._transaction():
+            self._write_memory()
+            self._write_changes()
+        self._committed()
+
+    def seal(self, anchor: Row | None = None) -> int:
+        """Seal every row there is, boot by boot, adding `anchor` to this boot's; return the number of batches."""
+        if anchor is not None:
+            self.add(anchor)
+        if not self._memory and not self.open_rows:
+            return 0
+        stored = (self.next_seq, self._previous)
+        sealed = 0
+        try:
+            with self._errors(), self._transaction():
+                self._write_memory()
+                self._write_changes()
+                for boot, rows in self._rows_by_boot().items():
+                    for chunk in _chunks(rows):
+                        sealed += self._insert_sealed(boot, chunk)
+                self._checkpoint("mid_seal")
+                self._db.execute("DELETE FROM open_rows")
+                self._write_meta()
+        except BaseException:
+            self.next_seq, self._previous = stored
+            raise
+        self._committed()
+        self.open_rows = 0
+        self.waiting += sealed
+        self._make_room()
+        return sealed
+
+    def _write_memory(self) -> None:
+        self._insert_open(self._memory)
+
+    def _insert_open(self, rows: Iterable[Row]) -> None:
+        packed = ((self._owner.boot_id, _pack((row.kind, row.boottime_ms, row.values))) for row in rows)
+        self._db.executemany("INSERT INTO open_rows (boot_id, row) VALUES (?, ?)", packed)
+
+    def _write_changes(self) -> None:
+        changes = [(state, tries, batch_id) for batch_id, (state, tries) in self._changes.items()]
+        self._db.executemany("UPDATE batches SET state = ?, tries = ? WHERE id = ?", changes)
+
+    def _write_meta(self) -> None:
+        meta = {
+            "stream": self.stream,
+            "next_seq": self.next_seq,
+            "ask": self._ask,
+            "previous": self._previous,
+            "forks": self._forks,
+        }
+        self._db.executemany(
+            "UPDATE meta SET value = ? WHERE name = ?", [(value, name) for name, value in meta.items()]
+        )
+
+    def _committed(self) -> None:
+        self.open_rows += len(self._memory)
+        self._memory.clear()
+        self._changes.clear()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OutboxError(f"outbox {self._path}: {error}") from error
+
+    # --- sealing ------------------------------------------------------------------------------------------------------
+
+    def _rows_by_boot(self) -> dict[bytes, list[Row]]:
+        boots: dict[bytes, dict[Any, Row]] = {}
+        for boot, packed in self._db.execute("SELECT boot_id, row FROM open_rows ORDER BY id"):
+            row = Row(*_unpack(packed))
+            boots.setdefault(boot, {}).setdefault((row.kind, row.key, row.boottime_ms), row)
+        return {boot: list(rows.values()) for boot, rows in boots.items()}
+
+    def _insert_sealed(self, boot_id: bytes, rows: list[Row]) -> int:
+        """Seal `rows` under the next seq, or halves of them where one message cannot hold them all."""
+        if self.next_seq == 1 and self._previous:
+            rows = [self._fork_event(rows[-1].boottime_ms), *rows]
+        envelope = Envelope(self._owner.probe, self.stream, self.next_seq, boot_id, SCHEMA)
+        try:
+            message = batch.seal(self._owner.secret, envelope, rows)
+        except WireError:
+            if len(rows) == 1:
+                raise
+            middle = len(rows) // 2
+            return self._insert_sealed(boot_id, rows[:middle]) + self._insert_sealed(boot_id, rows[middle:])
+        self._db.execute(
+            "INSERT INTO batches (stream, seq, hash8, state, message) VALUES (?, ?, ?, 'waiting', ?)",
+            (self.stream, self.next_seq, batch.digest(message)[: batch.HASH8_BYTES], message),
+        )
+        self.next_seq += 1
+        self._previous = b""
+        return 1
+
+    def _fork_event(self, boottime_ms: int) -> Row:
+        values: dict[str, Value] = {"name": "previous_stream", "n": self._forks, "detail": self._previous.hex()}
+        return Row("event", boottime_ms, values)
+
+    def _new_stream(self) -> None:
+        self._previous, self.stream, self.next_seq = self.stream, secrets.token_bytes(STREAM_BYTES), 1
+        self._forks += 1
+
+    def fork(self) -> None:
+        """Begin a new stream: the collector knows more of this one than we do (a restored outbox, or a clone of it)."""
+        self._new_stream()
+        with self._errors(), self._transaction():
+            self._write_meta()
+
+    def reseal(self, ref: Ref) -> None:
+        """Seal the rows of `ref` again under another stream, since another batch holds its seq at the collector."""
+        message = self.message(ref)
+        if message is None:
+            return
+        if ref.stream == self.stream:
+            self._new_stream()
+        stored = (self.next_seq, self._previous)
+        try:
+            with self._errors(), self._transaction():
+                self._db.execute("DELETE FROM batches WHERE id = ?", (ref.id,))
+                sealed = self._insert_sealed(unpack(message)[0].boot_id, batch.open_rows(message))
+                self._write_meta()
+        except BaseException:
+            self.next_seq, self._previous = stored
+            raise
+        self._changes.pop(ref.id, None)
+        self.waiting += sealed - 1
+
+    # --- batches out, receipts in -------------------------------------------------------------------------------------
+
+    def next_ask(self) -> int:
+        """Return the next connection counter; durable before it is used."""
+        self._ask += 1
+        with self._errors(), self._transaction():
+            self._write_meta()
+        return self._ask
+
+    def oldest(self, count: int, *, without: Iterable[int]) -> list[Ref]:
+        """Return up to `count` waiting batches, oldest first, those in `without` (ids) left out."""
+        return self._pick(count, set(without), "ASC")
+
+    def newest(self, count: int, *, without: Iterable[int]) -> list[Ref]:
+        """Return up to `count` waiting batches, newest first, those in `without` (ids) left out."""
+        return self._pick(count, set(without), "DESC")
+
+    def _pick(self, count: int, without: set[int], order: str) -> list[Ref]:
+        settled = {batch_id for batch_id, (state, _) in self._changes.items() if state != WAITING}
+        query = (
+            "SELECT id, stream, seq, hash8, tries FROM batches"  # noqa: S608 (order is one of two literals)
+            f" WHERE state = 'waiting' ORDER BY id {order}"
+        )
+        picked: list[Ref] = []
+        if count > 0:
+            for columns in self._db.execute(query):
+                if columns[0] not in without and columns[0] not in settled:
+                    picked.append(Ref(*columns))
+                if len(picked) == count:
+                    break
+        return picked
+
+    def message(self, ref: Ref) -> bytes | None:
+        """Return the bytes of a batch, None when it has been evicted."""
+        found = self._db.execute("SELECT message FROM batches WHERE id = ?", (ref.id,)).fetchone()
+        return found[0] if found else None
+
+    def find(self, stream: bytes, seq: int, hash8: bytes) -> Ref | None:
+        """Return the batch that a receipt's entry means: seq *and* hash8 must match."""
+        found = self._db.execute(
+            "SELECT id, stream, seq, hash8, tries FROM batches WHERE stream = ? AND seq = ? AND hash8 = ?",
+            (stream, seq, hash8),
+        ).fetchone()
+        return Ref(*found) if found else None
+
+    def mark(self, ref: Ref, state: str, *, tries: int | None = None) -> None:
+        """Note a new state of `ref`; it is written with the next commit."""
+        was_waiting = self._state(ref.id) == WAITING
+        self._changes[ref.id] = (state, ref.tries if tries is None else tries)
+        self.waiting += (state == WAITING) - was_waiting
+
+    def _state(self, batch_id: int) -> str:
+        if batch_id in self._changes:
+            return self._changes[batch_id][0]
+        found = self._db.execute("SELECT state FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        return str(found[0]) if found else ""
+
+    def unsettle(self, receipt: Receipt) -> int:
+        """Make unsent again what a restored collector forgot, by its answer to our newest ask; return how many."""
+        self.commit()
+        forgotten = [
+            Ref(*columns)
+            for columns in self._db.execute(
+                "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'evictable'"
+            )
+            if columns[1] == receipt.stream and not receipt.settles(columns[2])
+        ]
+        if forgotten or receipt.journal_id != self._journal_id():
+            forgotten += self._other_streams(receipt.stream)
+            self._remember_journal(receipt.journal_id)
+        for ref in forgotten:
+            self.mark(ref, WAITING)
+        return len(forgotten)
+
+    def _journal_id(self) -> bytes:
+        found = self._db.execute("SELECT value FROM meta WHERE name = 'journal_id'").fetchone()
+        return bytes(found[0]) if found else b""
+
+    def _remember_journal(self, journal_id: bytes) -> None:
+        with self._errors(), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('journal_id', ?)", (journal_id,))
+
+    def _other_streams(self, stream: bytes) -> list[Ref]:
+        query = "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'evictable' AND stream != ?"
+        return [Ref(*columns) for columns in self._db.execute(query, (stream,))]
+
+    # --- space --------------------------------------------------------------------------------------------------------
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the database in use."""
+        pages, free, size = (self._count(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
+    def _make_room(self) -> None:
+        while self.bytes_used > self._max_bytes:
+            victims = self._db.execute(
+                "SELECT id, stream, seq, state, length(message) FROM batches ORDER BY state != 'evictable', id LIMIT 16"
+            ).fetchall()
+            if not victims:
+                return
+            evictable = [victim for victim in victims if victim[3] == EVICTABLE] or victims[:1]
+            with self._errors(), self._transaction():
+                self._db.executemany("DELETE FROM batches WHERE id = ?", [(victim[0],) for victim in evictable])
+                self._declare_lost([victim for victim in evictable if victim[3] != EVICTABLE])
+            for victim in evictable:
+                self._changes.pop(victim[0], None)
+            self.open_rows = self._count("SELECT count(*) FROM open_rows")
+            self.waiting = self._count("SELECT count(*) FROM batches WHERE state = 'waiting'")
+
+    def _declare_lost(self, victims: list[tuple[int, bytes, int, str, int]]) -> None:
+        now = self._owner.boottime_ms()
+        self._insert_open(
+            Row("lost", now, {"stream": stream.hex(), "from_seq": seq, "to_seq": seq, "reason": "evicted"})
+            for _, stream, seq, _, _ in victims
+        )
+
+    def states(self) -> dict[str, int]:
+        """Return how many batches stand in each state."""
+        counts = dict(self._db.execute("SELECT state, count(*) FROM batches GROUP BY state"))
+        return {str(state): int(count) for state, count in counts.items()}
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]]).decode
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA busy_timeout=5000")
+    return db
+
+
+def _chunks(rows: list[Row]) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), MAX_BATCH_ROWS):
+        yield rows[start : start + MAX_BATCH_ROWS]

@@ -1,0 +1,61 @@
+"""`path` by method tcp: how long a TCP connect takes, which is one round trip (RFC 2681) plus the stacks' own time."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from banua_probe.config import PathTarget
+from banua_wire.fields import Value
+from banua_wire.rows import Row
+
+TIMEOUT_S: Final = 3.0
+"""T_max: a connect that takes longer is lost."""
+
+Connect = Callable[[], float | None]
+
+
+def connect_once(address: tuple[str, int], family: socket.AddressFamily) -> float | None:
+    """Return the time of one TCP connect to `address` in µs, None when refused, unreachable or over TIMEOUT_S."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(TIMEOUT_S)
+        before = time.monotonic_ns()
+        with contextlib.suppress(OSError):
+            sock.connect(address)
+            return (time.monotonic_ns() - before) / 1000
+    return None
+
+
+def measure(target: PathTarget, boottime_ms: Callable[[], int], sleep: Callable[[float], None]) -> Row:
+    """Run one train to `target` and return its row; a name that does not resolve is a failure with its reason."""
+    started_ms = boottime_ms()
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        return train_row(target, started_ms, [], reason=f"name not resolved: {error.strerror or error}")
+    family, address = found[0], found[4][:2]
+    rtts: list[float | None] = []
+    for number in range(target.count + 1):
+        if number:
+            sleep(target.interval_ms / 1000)
+        rtts.append(connect_once((str(address[0]), int(address[1])), family))
+    return train_row(target, started_ms, rtts)
+
+
+def train_row(target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "") -> Row:
+    """Return the row of a train: its first round trip apart as `wake_rtt_us`, the others in send order, None where lost."""
+    measured = any(rtt is not None for rtt in rtts)
+    values: dict[str, Value] = {
+        "target": target.target,
+        "method": target.method,
+        "outcome": "measured" if measured else "failed",
+        "timestamp_source": "user",
+    }
+    if rtts:
+        values["rtt_us"] = list(rtts[1:])
+        if rtts[0] is not None:
+            values["wake_rtt_us"] = rtts[0]
+    if reason or not measured:
+        values["reason"] = (reason or "no connect succeeded")[:200]
+    return Row("path", boottime_ms, values)

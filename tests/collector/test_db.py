@@ -1,0 +1,130 @@
+"""The database: made private, migrated to what tables.py says, one writer at a time and readers never held up."""
+
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, insert, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from banua_collector import db
+from banua_collector.errors import DatabaseError
+from banua_collector.tables import journal, metadata, probes
+
+
+def _definitions(engine: Engine) -> dict[str, list[str]]:
+    """What the database itself says of every table: one entry a line of its definition, without order."""
+    with db.reading(engine) as conn:
+        found = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
+    return {
+        name: sorted(line.strip().rstrip(",") for line in sql.splitlines())
+        for name, sql in found
+        if name != "alembic_version"
+    }
+
+
+def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
+    with engine.connect() as conn:
+        context = MigrationContext.configure(conn, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrations_make_every_constraint_of_the_code(engine: Engine, tmp_path: Path) -> None:
+    direct = db.open_engine(f"sqlite:///{tmp_path}/direct.sqlite")
+    metadata.create_all(direct)
+    assert _definitions(engine) == _definitions(direct)
+    direct.dispose()
+
+
+def test_migrating_again_changes_nothing_and_keeps_the_journal_id(engine: Engine) -> None:
+    with db.reading(engine) as conn:
+        before = conn.execute(select(journal)).all()
+    db.migrate(engine)
+    with db.reading(engine) as conn:
+        after = conn.execute(select(journal)).all()
+    assert after == before
+    assert [len(row.journal_id) for row in after] == [8]
+
+
+def test_two_processes_that_migrate_at_once_make_one_journal(tmp_path: Path) -> None:
+    engines = [db.open_engine(f"sqlite:///{tmp_path}/both.sqlite") for _ in range(2)]
+    threads = [threading.Thread(target=db.migrate, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with db.reading(engines[0]) as conn:
+        assert len(conn.execute(select(journal)).all()) == 1
+    for engine in engines:
+        engine.dispose()
+
+
+def test_a_database_of_a_newer_version_is_refused_in_one_line(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"not one that this version knows: .*9999") as caught:
+        db.migrate(engine)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_and_folder_are_private(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "banua.sqlite"
+    engine = db.open_engine(f"sqlite:///{path}")
+    db.migrate(engine)
+    with engine.begin() as conn:
+        conn.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert modes == {"banua.sqlite": 0o600, "banua.sqlite-wal": 0o600, "banua.sqlite-shm": 0o600}
+    engine.dispose()
+
+
+def test_every_connection_is_durable_and_keeps_references(engine: Engine) -> None:
+    with db.reading(engine) as conn:
+        said = {
+            pragma: conn.execute(text(f"PRAGMA {pragma}")).scalar_one()
+            for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert said == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+    with pytest.raises(IntegrityError), engine.begin() as conn:
+        conn.execute(text("INSERT INTO keys VALUES (1, 99, x'00', 0, NULL, NULL)"))
+
+
+def test_begin_takes_the_write_lock_before_anything_is_read(engine: Engine) -> None:
+    other = sqlite3.connect(str(engine.url.database), timeout=0, isolation_level=None)
+    with engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_a_writer_does_not_hold_up_a_reader(engine: Engine) -> None:
+    with engine.begin() as writer:
+        writer.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
+        with db.reading(engine) as reader:
+            assert reader.execute(select(probes)).all() == []
+    with db.reading(engine) as reader:
+        assert len(reader.execute(select(probes)).all()) == 1
+
+
+def test_a_reader_cannot_write_and_its_connection_can_later(engine: Engine) -> None:
+    with db.reading(engine) as conn, pytest.raises(OperationalError, match="readonly"):
+        conn.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
+    with engine.begin() as conn:
+        conn.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://localhost/banua", "banua.sqlite"])
+def test_only_a_sqlite_file_is_taken(url: str) -> None:
+    with pytest.raises(DatabaseError, match="is not sqlite:///FILE"):
+        db.open_engine(url)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseError, match=r"file/banua.sqlite: cannot be opened: File exists"):
+        db.open_engine(f"sqlite:///{tmp_path}/file/banua.sqlite")

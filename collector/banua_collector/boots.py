@@ -117,8 +117,9 @@ def _interval(conn: Connection, probe_id: int, boot_id: bytes, first: int, last:
     known = in_order(
         Anchor(row.boottime_ms, row.error_ms, row.unix_ms)
         for row in conn.execute(
-            select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms)
-            .where(anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id)
+            select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
+                anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
+            )
         )
     )
     start, end = date(first, known), date(last, known)
@@ -135,7 +136,9 @@ def _hold(conn: Connection, probe_id: int, rows: list[Any], now_ms: int, why: st
     number = conn.execute(select(func.count()).select_from(events)).scalar_one()
     detail = f"boot {rows[0].boot_id.hex()} {why}: {', '.join(row.boot_id.hex() for row in rows[1:4])}"
     conn.execute(
-        insert(events).values(probe_id=probe_id, noticed_ms=now_ms, name="two_live_clones", n=number, detail=detail[:300])
+        insert(events).values(
+            probe_id=probe_id, noticed_ms=now_ms, name="two_live_clones", n=number, detail=detail[:300]
+        )
     )
     return [row.boot_id for row in fresh]
 

@@ -86,7 +86,7 @@ def answer_birth(conn: Connection, probe_id: int | None, state: State, *, retain
     stored_to, also = 0, list[tuple[int, int]]()
     if probe_id is not None:
         if not retained:
-            boots.born(conn, probe_id, state.boot_id, now_ms)
+            _standing_changed(conn, probe_id, boots.born(conn, probe_id, state.boot_id, now_ms))
         row = conn.execute(
             select(streams.c.id).where(streams.c.probe_id == probe_id, streams.c.stream == state.stream)
         ).first()
@@ -103,13 +103,9 @@ def journal_id_of(conn: Connection) -> bytes:
 # --- one message ------------------------------------------------------------------------------------------------------
 
 
-def _lock_streams(
-    conn: Connection, judged: Iterable[Verified | Refused], now_ms: int
-) -> dict[tuple[str, bytes], int]:
+def _lock_streams(conn: Connection, judged: Iterable[Verified | Refused], now_ms: int) -> dict[tuple[str, bytes], int]:
     """Return the stream row of every judged message whose signature is good, made where it is new."""
-    wanted = {
-        (item.probe_id, item_speaker(item), item.envelope.stream) for item in judged if item.probe_id is not None
-    }
+    wanted = {(item.probe_id, item_speaker(item), item.envelope.stream) for item in judged if item.probe_id is not None}
     rows: dict[tuple[str, bytes], int] = {}
     for probe_id, speaker, stream in sorted(wanted):
         conn.execute(
@@ -160,9 +156,7 @@ def _see(conn: Connection, stream_id: int, item: Verified | Refused, how: str, n
     )
 
 
-def _quarantine(
-    conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None
-) -> str:
+def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None) -> str:
     """Keep a message with its reason, once; say ``quarantine_full`` when strangers have used up their room."""
     if conn.execute(select(quarantine.c.id).where(quarantine.c.hash == item.digest)).first() is not None:
         return reason
@@ -207,6 +201,8 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
     is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
     _due(conn, item.probe_id, [batch_id])
     _redate(conn, item.probe_id, envelope.boot_id, new_anchors)
+    now_ms = item.message.received_ms
+    _standing_changed(conn, item.probe_id, boots.overlapping(conn, item.probe_id, envelope.boot_id, now_ms))
     if is_new:
         _release_withheld(conn, item.probe_id)
 
@@ -344,8 +340,8 @@ def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str) 
     due_where(conn, probe_id, batches.c.boot_id == boot_id)
 
 
-def hold_again(conn: Connection, probe_id: int, boot_ids: Iterable[bytes]) -> None:
-    """Make due every batch of boots whose standing changed."""
+def _standing_changed(conn: Connection, probe_id: int, boot_ids: Iterable[bytes]) -> None:
+    """Make due every batch of boots that are held from now on: what was projected of them has to go."""
     for boot_id in boot_ids:
         due_where(conn, probe_id, batches.c.boot_id == boot_id)
 
@@ -361,4 +357,3 @@ def restored(conn: Connection, now_ms: int) -> int:
     for probe_id in conn.execute(select(batches.c.probe_id).distinct()).scalars().all():
         total += due_where(conn, probe_id)
     return total
-

@@ -85,8 +85,17 @@ def crash_point() -> Callable[[str], None]:
 class Probe:
     """One running probe; `run` returns when it was asked to stop."""
 
-    def __init__(self, config: Config, outbox: Outbox, owner: Owner, rng: random.Random) -> None:
-        """Compose the parts around an open outbox."""
+    def __init__(
+        self,
+        config: Config,
+        outbox: Outbox,
+        owner: Owner,
+        rng: random.Random,
+        *,
+        sense: Callable[[Config, Surroundings], list[Task]] = tasks,
+        checkpoint: Callable[[str], None],
+    ) -> None:
+        """Compose the parts around an open outbox; `sense` says what is measured, `checkpoint` marks crash points."""
         self._config, self._outbox, self._owner, self._rng = config, outbox, owner, rng
         self._now = owner.boottime_ms
         self._inbox: queue.Queue[Event | Rows | Stop] = queue.Queue(INBOX_SIZE)
@@ -104,7 +113,7 @@ class Probe:
         self._last_state: dict[Any, Any] = {}
         self._backlog = (0, 0)
         self._stopping = threading.Event()
-        self._crash = crash_point()
+        self._sense_tasks, self._checkpoint = sense, checkpoint
 
     def stop(self, *_: Any) -> None:
         """Ask for a clean stop; may be called from a signal handler."""
@@ -115,7 +124,7 @@ class Probe:
         self._outbox.note("start", __version__)
         self._outbox.seal()  # rows that an earlier boot or run left open
         around = Surroundings(self._now, lambda: self._backlog, self._rng)
-        for task in tasks(self._config, around):
+        for task in self._sense_tasks(self._config, around):
             threading.Thread(target=self._sense, args=(task,), name=task.name, daemon=True).start()
         notify("READY=1")
         while not self._stopping.is_set():
@@ -316,7 +325,7 @@ class Probe:
             if message is None:
                 continue
             mid = self._uplink.publish(topic(self._config.name, "batch"), message)
-            self._crash("after_publish")
+            self._checkpoint("after_publish")
             if not mid:
                 return
             self._mids[mid] = ref
@@ -348,8 +357,9 @@ def run(config: Config) -> int:
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     owner = Owner(config.name, read_secret(Path(config.key_file)), clock.boot_id(), clock.boottime_ms)
     max_bytes = config.outbox.max_mb * 1_000_000
-    with Outbox(config.outbox_file, owner, max_bytes=max_bytes, checkpoint=crash_point()) as outbox:
-        probe = Probe(config, outbox, owner, random.Random())  # noqa: S311 (jitter, not secrets)
+    checkpoint = crash_point()
+    with Outbox(config.outbox_file, owner, max_bytes=max_bytes, checkpoint=checkpoint) as outbox:
+        probe = Probe(config, outbox, owner, random.Random(), checkpoint=checkpoint)  # noqa: S311 (jitter)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, probe.stop)
         probe.run()

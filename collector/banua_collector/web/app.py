@@ -100,8 +100,8 @@ def _page(language: Language) -> Callable[[Status], str]:
 
 def _verdict(reasons: list[str]) -> Response:
     """Answer 200, or 503 with one JSON object a line for each reason."""
-    lines = [{"reason": reason} for reason in reasons] or [{"ok": True}]
-    body = msgspec.json.Encoder().encode_lines(lines)
+    lines: list[dict[str, object]] = [{"reason": reason} for reason in reasons]
+    body = msgspec.json.Encoder().encode_lines(lines or [{"ok": True}])
     return Response(body, status_code=503 if reasons else 200, media_type="application/x-ndjson")
 
 

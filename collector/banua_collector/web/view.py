@@ -1,23 +1,23 @@
 """A status in words: which values lead, how each is written. What is absent is not shown; nothing stands in for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from banua_collector.status import Reading, Value
+from banua_collector.status import ProbeStatus, Reading, State, Value
 from banua_collector.web.words import Language
-from banua_wire.fields import BY_KIND, Type
+from banua_wire.fields import BY_KIND
 
-#: what a card shows of a kind; the rest folds away
+#: what the face of a card shows of a kind; everything else folds away
 HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "radio": ("state", "rat", "plmn", "rsrp_dbm", "nr_rsrp_dbm", "rscp_dbm", "rxlev_dbm", "rsrq_db"),
     "path": ("outcome", "reason", "loss", "rtt_p50_ms", "rtt_p95_ms", "p50_lost", "p95_lost"),
     "board": ("mains", "battery_pct", "undervoltage", "temperature_c", "disk_free_mb"),
-    "clock": ("source", "error_ms"),
 }
 #: texts that are words of ours and are translated; every other text is shown as it came
-WORD_FIELDS: Final = frozenset({"state", "rat", "outcome", "source"})
+WORD_FIELDS: Final = frozenset({"state", "rat", "outcome", "source", "timestamp_source"})
 _LOST: Final = frozenset({"p50_lost", "p80_lost", "p95_lost"})
+_ORDER: Final[tuple[State, ...]] = ("late", "online", "never")
 _MINUTE_MS: Final = 60_000
 
 
@@ -30,12 +30,28 @@ class Line:
     text: str
 
 
-def lines(reading: Reading, language: Language, now_ms: int) -> tuple[list[Line], list[Line]]:
-    """Return the leading values of a reading, in the order of the headline, and the rest."""
-    shown = {value.name: Line(value.name, language.word("field", value.name), text)
-             for value, text in _texts(reading, language, now_ms)}
-    leading = [name for name in HEADLINES.get(reading.kind, ()) if name in shown]
-    return [shown[name] for name in leading], [line for name, line in shown.items() if name not in leading]
+def arranged(probes: Sequence[ProbeStatus]) -> list[ProbeStatus]:
+    """Return the probes in the order of the page: who has fallen silent first, who never spoke last."""
+    return sorted(probes, key=lambda probe: _ORDER.index(probe.state))
+
+
+def leads(reading: Reading) -> bool:
+    """Say whether anything of the reading stands on the card's face."""
+    return any(value.name in HEADLINES.get(reading.kind, ()) for value in reading.values)
+
+
+def leading(reading: Reading, language: Language, now_ms: int) -> list[Line]:
+    """Return the values on the card's face, in the order of the headline."""
+    shown = {line.name: line for line in lines(reading, language, now_ms)}
+    return [shown[name] for name in HEADLINES.get(reading.kind, ()) if name in shown]
+
+
+def lines(reading: Reading, language: Language, now_ms: int) -> list[Line]:
+    """Return every value of a reading, in the dictionary's order."""
+    return [
+        Line(value.name, language.word("field", value.name), _text(reading.kind, value, language, now_ms))
+        for value in reading.values
+    ]
 
 
 def uncertainty(reading: Reading, language: Language) -> str:
@@ -48,11 +64,6 @@ def title(reading: Reading, language: Language) -> str:
     return " · ".join([language.word("kind", reading.kind), *reading.key])
 
 
-def _texts(reading: Reading, language: Language, now_ms: int) -> Iterator[tuple[Value, str]]:
-    for value in reading.values:
-        yield value, _text(reading.kind, value, language, now_ms)
-
-
 def _text(kind: str, value: Value, language: Language, now_ms: int) -> str:
     if isinstance(value.value, str):
         return language.word("value", value.value) if value.name in WORD_FIELDS else value.value
@@ -62,16 +73,13 @@ def _text(kind: str, value: Value, language: Language, now_ms: int) -> str:
         return language.percent(value.value)
     if value.name == "unix_ms":
         return language.moment(int(value.value), now_ms)
-    if _is_switch(kind, value.name):
-        return language.word("value", "yes" if value.value else "no")
-    return f"{language.number(value.value)} {value.unit}".rstrip()
+    field = BY_KIND[kind].field(value.name)
+    if field is not None and not field.unit and field.steps == 1:  # a switch, or a number that names something
+        return language.word("value", "yes" if value.value else "no") if field.hi == 1 else str(value.value)
+    number = language.number(value.value)
+    return f"{number} {language.word('unit', value.unit)}" if value.unit else number
 
 
-def _is_switch(kind: str, name: str) -> bool:
-    field = BY_KIND[kind].field(name)
-    return field is not None and field.type is Type.NUMBER and (field.lo, field.hi, field.unit) == (0, 1, "")
-
-
-def count_states(states: Sequence[str]) -> dict[str, int]:
+def count_states(states: Sequence[State]) -> dict[State, int]:
     """Return how many probes are in each state, those without any left out."""
-    return {state: states.count(state) for state in ("online", "late", "never") if state in states}
+    return {state: states.count(state) for state in _ORDER if state in states}

@@ -59,9 +59,7 @@ def chosen(wanted: str | None, accept_language: str) -> str:
     """Return the language to speak: the one that was asked for, else the first of ours that the browser accepts."""
     if wanted in LANGUAGES:
         return wanted
-    accepted = sorted(
-        (_accepted(part) for part in accept_language.split(",")), key=lambda pair: pair[1], reverse=True
-    )
+    accepted = sorted((_accepted(part) for part in accept_language.split(",")), key=lambda pair: pair[1], reverse=True)
     return next((code for code, quality in accepted if code in LANGUAGES and quality > 0), LANGUAGES[0])
 
 

@@ -1,0 +1,155 @@
+"""The collector process: broker → ingest → journal → projection → pages. This module composes them."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+from sqlalchemy import Engine
+
+from banua_collector.clock import wall_ms
+from banua_collector.config import Config, read_secret
+from banua_collector.db import migrate, open_engine, reading
+from banua_collector.errors import CollectorError
+from banua_collector.ingest import Ingest
+from banua_collector.metrics import Metrics
+from banua_collector.project.influx import InfluxProjection, age_s, backlog
+from banua_collector.project.target import InfluxTarget, TargetUnavailableError
+from banua_collector.registry import load_villages
+from banua_collector.web.app import make_app
+
+LOG: Final = logging.getLogger("banua_collector")
+IDLE_S: Final = 0.2
+HOLD_S: Final = (1.0, 60.0)
+"""How long the projection waits after a refusal: doubling, without an end to trying."""
+
+
+def crash_point() -> Callable[[str], None]:
+    """Return the hook that ends the process at the crash point a test names in BANUA_CRASH_AT (``name`` or ``name:n``)."""
+    name, _, count = os.environ.get("BANUA_CRASH_AT", "").partition(":")
+    left = int(count or 1)
+
+    def reach(point: str) -> None:
+        nonlocal left
+        if point == name:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+class ProjectionLoop(threading.Thread):
+    """Runs the projection in a thread of its own until `stop` is set; a refusal holds, for ever if need be."""
+
+    def __init__(self, engine: Engine, projection: InfluxProjection, metrics: Metrics) -> None:
+        """Prepare; `start` begins."""
+        super().__init__(name="projection", daemon=True)
+        self._engine, self._projection, self._metrics = engine, projection, metrics
+        self.stop = threading.Event()
+        self.failure = ""
+
+    def run(self) -> None:
+        """Project until told to stop."""
+        hold = HOLD_S[0]
+        while not self.stop.is_set():
+            written, deleted = self._projection.points_written, self._projection.ranges_deleted
+            try:
+                idle = self._projection.step() is None
+                hold, self.failure = HOLD_S[0], ""
+            except TargetUnavailableError as error:
+                self.failure = str(error)
+                self._metrics.projection_errors.labels("target").inc()
+                LOG.warning("%s; next try in %.0f s", error, hold)
+                self.stop.wait(hold)
+                hold, idle = min(hold * 2, HOLD_S[1]), False
+            except Exception:  # whatever it is, the journal keeps the work
+                self.failure = "projection failed: see the log"
+                self._metrics.projection_errors.labels("internal").inc()
+                LOG.exception("projection failed; next try in %.0f s", hold)
+                self.stop.wait(hold)
+                hold, idle = min(hold * 2, HOLD_S[1]), False
+            self._metrics.points_written.inc(self._projection.points_written - written)
+            self._metrics.ranges_deleted.inc(self._projection.ranges_deleted - deleted)
+            if idle:
+                self._tell()
+                self.stop.wait(IDLE_S)
+
+    def _tell(self) -> None:
+        with reading(self._engine) as conn:
+            count, oldest = backlog(conn)
+        self._metrics.todo.labels("influx").set(count)
+        self._metrics.oldest_todo_seconds.labels("influx").set(age_s(oldest, wall_ms()))
+
+
+def run(config: Config) -> int:
+    """Run the collector that `config` describes until SIGTERM or SIGINT; CollectorError tells what prevents it."""
+    logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
+    engine = open_engine(config.database.url)
+    migrate(engine)
+    with engine.begin() as conn:
+        load_villages(conn)
+    metrics = Metrics(engine)
+    ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point())
+    loop = _projection(config, engine, metrics)
+    server = _web(config, engine, metrics, ingest, loop)
+    try:
+        asyncio.run(_until_stopped(ingest.run(config.broker)))
+    finally:
+        server.should_exit = True
+        if loop is not None:
+            loop.stop.set()
+            loop.join(timeout=40)
+    return 0
+
+
+def _projection(config: Config, engine: Engine, metrics: Metrics) -> ProjectionLoop | None:
+    if config.influx is None:
+        return None
+    influx = config.influx
+    target = InfluxTarget(influx.url, influx.org, influx.bucket, read_secret(influx.token_file))
+    loop = ProjectionLoop(engine, InfluxProjection(engine, target, wall_ms), metrics)
+    loop.start()
+    return loop
+
+
+def _web(
+    config: Config, engine: Engine, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop | None
+) -> uvicorn.Server:
+    def ready() -> list[str]:
+        reasons = [] if ingest.connected else [ingest.failure or "not connected to the broker yet"]
+        return [*reasons, *([loop.failure] if loop is not None and loop.failure else [])]
+
+    app = make_app(engine, metrics, healthy=list, ready=ready, now_ms=wall_ms)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=config.web.host, port=config.web.port, log_level="warning", access_log=False)
+    )
+    thread = threading.Thread(target=_serve, args=(server,), name="web", daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise CollectorError(f"web: cannot listen on {config.web.host}:{config.web.port}; is the port in use?")
+        time.sleep(0.02)
+    LOG.info("pages on http://%s:%d/", config.web.host, config.web.port)
+    return server
+
+
+def _serve(server: uvicorn.Server) -> None:
+    with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
+        server.run()
+
+
+async def _until_stopped(work: "asyncio.Future[None] | object") -> None:
+    """Run `work` until SIGTERM or SIGINT."""
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type]  # a coroutine
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,220 @@
+"""MQTT in, receipts out: messages are judged and journalled in groups, and answered when that is on the disk.
+
+The broker is only transport: what it acknowledges early or drops comes again, because the receipt is end to end. Memory
+is bounded: a full queue makes the client read on, and what it drops then is sent again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from typing import Final
+
+import aiomqtt
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from banua_collector import boots, journal
+from banua_collector.config import Broker, Limits, read_secret
+from banua_collector.metrics import Metrics
+from banua_collector.registry import Key, keys_of
+from banua_collector.tables import probes
+from banua_collector.verify import Boot, Message, Refused, Unreadable, Verified, judge
+from banua_wire import birth
+from banua_wire.errors import WireError
+from banua_wire.receipt import Receipt, encode
+from banua_wire.topics import parse, topic
+
+LOG: Final = logging.getLogger("banua_collector.ingest")
+KEEPALIVE_S: Final = 60
+RECONNECT_S: Final = (1.0, 60.0)
+RETRY_S: Final = 5.0
+
+
+class Ingest:
+    """From the broker's messages to the journal's receipts."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        limits: Limits,
+        now_ms: Callable[[], int],
+        checkpoint: Callable[[str], None],
+    ) -> None:
+        """Prepare; `checkpoint` marks crash points for tests."""
+        self._engine, self._metrics, self._limits = engine, metrics, limits
+        self._now_ms, self._checkpoint = now_ms, checkpoint
+        self._queue: asyncio.Queue[tuple[Message, bool]] = asyncio.Queue(limits.queue_max)
+        self.connected = False
+        self.failure = ""
+
+    async def run(self, broker: Broker) -> None:
+        """Serve until cancelled, reconnecting for ever."""
+        wait = RECONNECT_S[0]
+        version = _versions(broker.protocol)[0]
+        while True:
+            try:
+                async with _client(broker, version, self._limits.queue_max) as client:
+                    wait = RECONNECT_S[0]
+                    await self._serve(client)
+            except aiomqtt.MqttError as error:
+                versions = _versions(broker.protocol)
+                version = versions[(versions.index(version) + 1) % len(versions)] if not self.connected else version
+                self.failure = f"broker {broker.host}:{broker.port}: {error}"
+                LOG.warning("%s; next try in %.0f s", self.failure, wait)
+            finally:
+                self._set_connected(False)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, RECONNECT_S[1])
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        for leaf in ("batch", "state"):
+            await client.subscribe(topic("+", leaf), qos=1)  # type: ignore[arg-type]  # two of the leaves
+        self._set_connected(True)
+        LOG.info("connected")
+        worker = asyncio.create_task(self._work(client))
+        try:
+            async for message in client.messages:
+                if not isinstance(message.payload, bytes | bytearray):
+                    continue
+                came = Message(str(message.topic), bytes(message.payload), self._now_ms())
+                await self._queue.put((came, bool(message.retain)))
+                if worker.done():
+                    break
+        finally:
+            worker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await worker
+
+    async def _work(self, client: aiomqtt.Client) -> None:
+        """Take groups from the queue, store them, answer."""
+        while True:
+            group = [await self._queue.get()]
+            await asyncio.sleep(self._limits.commit_wait_ms / 1000)
+            while len(group) < self._limits.commit_max_batches and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            self._metrics.queue_batches.set(self._queue.qsize())
+            receipts = await self._stored(group)
+            self._checkpoint("before_receipt")
+            for speaker, receipt in receipts:
+                await client.publish(topic(speaker, "receipt"), encode(receipt), qos=0)
+                self._metrics.receipts.inc()
+
+    async def _stored(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
+        """Store a group, trying again for as long as the database refuses: nothing is receipted before."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.take, group)
+            except SQLAlchemyError as error:
+                self.failure = f"journal: {str(error).splitlines()[0]:.200}"
+                LOG.exception("the journal refuses a group; next try in %.0f s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
+
+    def take(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
+        """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""
+        began = time.perf_counter()
+        max_bytes = self._limits.quarantine_max_mb * 1_000_000
+        with self._engine.begin() as conn:
+            keys = _Keys(conn)
+            births = [(message, retained) for message, retained in group if message.topic.endswith("/state")]
+            judged: list[Verified | Refused] = []
+            for message, _ in group:
+                if message.topic.endswith("/batch"):
+                    judgement = judge(message, keys.of, keys.boot)
+                    if isinstance(judgement, Unreadable):
+                        self._metrics.batches.labels("unreadable").inc()
+                        LOG.warning("unreadable on %s: %s", message.topic, judgement.detail)
+                    else:
+                        judged.append(judgement)
+            done = journal.store(conn, judged, now_ms=self._now_ms(), quarantine_max_bytes=max_bytes)
+            for message, retained in births:
+                self._answer_birth(conn, keys, message, done, retained=retained)
+            self._checkpoint("before_commit")
+        self._checkpoint("after_commit")
+        self._metrics.commit_seconds.observe(time.perf_counter() - began)
+        for outcome in done.outcomes:
+            self._metrics.batches.labels(outcome).inc()
+        for kind in done.rows:
+            self._metrics.rows.labels(kind).inc()
+        self.failure = ""
+        return done.receipts
+
+    def _answer_birth(
+        self, conn: Connection, keys: "_Keys", message: Message, done: journal.Committed, *, retained: bool
+    ) -> None:
+        try:
+            speaker, _ = parse(message.topic)
+            state = birth.decode(message.payload)
+        except WireError as error:
+            LOG.warning("state on %s: %s", message.topic, error)
+            return
+        if state.online:
+            receipt = journal.answer_birth(
+                conn, keys.probe_id(speaker), state, retained=retained, now_ms=self._now_ms()
+            )
+            done.receipts.append((speaker, receipt))
+
+    def _set_connected(self, connected: bool) -> None:
+        self.connected = connected
+        self._metrics.connected.set(int(connected))
+
+
+class _Keys:
+    """Look-ups of one group, each made once."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._keys: dict[str, list[Key]] = {}
+
+    def of(self, probe: str) -> list[Key]:
+        """Return the keys of `probe`, none when it is not registered."""
+        if probe not in self._keys:
+            self._keys[probe] = keys_of(self._conn, probe) if self.probe_id(probe) is not None else []
+        return self._keys[probe]
+
+    def probe_id(self, probe: str) -> int | None:
+        """Return the id of `probe`, None when it is not registered."""
+        return self._conn.execute(select(probes.c.id).where(probes.c.name == probe)).scalar()
+
+    def boot(self, probe: str, boot_id: bytes) -> Boot:
+        """Return what is known of when that boot began."""
+        probe_id = self.probe_id(probe)
+        row = None if probe_id is None else boots.boot_row(self._conn, probe_id, boot_id)
+        if row is None:
+            return Boot(None, None)
+        begun = None if row.start_ms is None else row.start_ms - row.first_boottime_ms
+        return Boot(begun, row.first_seen_ms)
+
+
+def _versions(protocol: str) -> list[aiomqtt.ProtocolVersion]:
+    v5, v311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
+    return {"auto": [v5, v311], "5": [v5], "3.1.1": [v311]}[protocol]
+
+
+def _client(broker: Broker, version: aiomqtt.ProtocolVersion, queue_max: int) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        broker.host,
+        broker.port,
+        username=broker.username,
+        password=read_secret(broker.password_file) if broker.password_file else None,
+        identifier=f"collector-{secrets.token_hex(4)}",
+        protocol=version,
+        keepalive=KEEPALIVE_S,
+        tls_context=_tls_context(broker) if broker.tls else None,
+        max_queued_incoming_messages=queue_max,
+        clean_session=True if version is aiomqtt.ProtocolVersion.V311 else None,
+    )
+
+
+def _tls_context(broker: Broker) -> ssl.SSLContext:
+    """Return a client context that trusts the configured CA alone and shows our certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(broker.ca_file)
+    if broker.cert_file is not None:
+        context.load_cert_chain(broker.cert_file, broker.key_file)
+    return context

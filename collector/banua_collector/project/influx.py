@@ -1,0 +1,297 @@
+"""The journal's projection to InfluxDB: each row once, at its best time, in its place; moved when either changes.
+
+Work comes from `todo`. For the due batches of one probe, the points of every batch that shares their time range are
+computed together. A batch whose points changed has its old range deleted and everything in it written anew; that it is
+under way is committed first, so a crash anywhere is made good by doing it again.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+
+from banua_collector import boots as boot_rules
+from banua_collector.dating import Anchor, date, in_order
+from banua_collector.db import reading
+from banua_collector.project.points import Candidate, Point, Speaker, Twins, points
+from banua_collector.project.target import Target
+from banua_collector.registry import deployments_of
+from banua_collector.tables import anchors, batches, boots, events, probes, todo, written
+from banua_wire.batch import open_rows
+from banua_wire.fields import BY_KIND
+
+NAME: Final = "influx"
+GROUP: Final = 100
+"""Most due batches taken at once."""
+LINES: Final = 5000
+"""Most lines in one write."""
+GOOD_ERROR_MS: Final = 2000
+"""A row is written once its time is known this well, or its boot is over."""
+_PLACED: Final = ("ok", "released")
+
+
+@dataclass(slots=True)
+class Work:
+    """The due batches of one probe, and all that their points depend on."""
+
+    probe_id: int
+    todo_ids: list[int]
+    due: set[int]
+    batches: dict[int, Row[Any]] = field(default_factory=dict)
+    written: dict[int, Row[Any]] = field(default_factory=dict)
+    candidates: dict[int, list[Candidate]] = field(default_factory=dict)
+    withheld: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to happen at the target: ranges to delete (ms), and the batches to write, each with its points."""
+
+    deletes: list[tuple[int, int]]
+    writes: dict[int, list[Point]]
+    twins: list[Twins]
+
+
+class InfluxProjection:
+    """Carries due batches to a target, one probe at a time."""
+
+    def __init__(self, engine: Engine, target: Target, now_ms: Callable[[], int]) -> None:
+        """Prepare; `step` does the work."""
+        self._engine, self._target, self._now_ms = engine, target, now_ms
+        self.points_written = 0
+        self.ranges_deleted = 0
+
+    def step(self, skip: Iterable[int] = ()) -> int | None:
+        """Project the oldest work of one probe not in `skip`; return its probe id, None when there is none.
+
+        TargetUnavailableError (with `probe_id` noted by the caller through `next_probe`): nothing is forgotten.
+        """
+        probe_id = self.next_probe(skip)
+        if probe_id is None:
+            return None
+        with reading(self._engine) as conn:
+            work, speaker = self._gather(conn, probe_id)
+        plan = _plan(work, speaker)
+        self._note_rewrite(work, plan)
+        for first_ms, last_ms in plan.deletes:
+            self._target.delete(speaker.probe, first_ms, last_ms)
+            self.ranges_deleted += 1
+        lines = [point.line for made in plan.writes.values() for point in made]
+        for start in range(0, len(lines), LINES):
+            self._target.write(lines[start : start + LINES])
+        self.points_written += len(lines)
+        self._note_written(work, plan)
+        return probe_id
+
+    def next_probe(self, skip: Iterable[int] = ()) -> int | None:
+        """Return the probe whose work has waited longest, those in `skip` left out."""
+        with reading(self._engine) as conn:
+            oldest = select(todo.c.probe_id).where(todo.c.projection == NAME, todo.c.probe_id.not_in(list(skip)))
+            return conn.execute(oldest.order_by(todo.c.id).limit(1)).scalar()
+
+    # --- gather -------------------------------------------------------------------------------------------------------
+
+    def _gather(self, conn: Connection, probe_id: int) -> tuple[Work, Speaker]:
+        probe = conn.execute(select(probes).where(probes.c.id == probe_id)).one()
+        speaker = Speaker(probe.name, probe.simulated, tuple(deployments_of(conn, probe_id)))
+        picked = (
+            select(todo.c.batch_id)
+            .where(todo.c.projection == NAME, todo.c.probe_id == probe_id)
+            .group_by(todo.c.batch_id)
+            .order_by(func.min(todo.c.id))
+            .limit(GROUP)
+        )
+        due = set(conn.execute(picked).scalars())
+        ids = select(todo.c.id).where(todo.c.projection == NAME, todo.c.batch_id.in_(due))
+        work = Work(probe_id, list(conn.execute(ids).scalars()), due)
+        known = _Known(conn, probe_id)
+        self._load(conn, work, due, known)
+        # widen to every batch that shares the range, and again as long as that brings a changed batch with its own range
+        while True:
+            first, last = _range(work)
+            if first is None or last is None:
+                break
+            near = set(
+                conn.execute(
+                    select(written.c.batch_id).where(
+                        written.c.projection == NAME,
+                        written.c.probe_id == probe_id,
+                        written.c.last_ms >= first - 1,
+                        written.c.first_ms <= last + 1,
+                    )
+                ).scalars()
+            ) - set(work.batches)
+            if not near:
+                break
+            self._load(conn, work, near, known)
+            if not any(_changed(work, speaker, batch_id) for batch_id in near):
+                break
+        return work, speaker
+
+    def _load(self, conn: Connection, work: Work, batch_ids: set[int], known: "_Known") -> None:
+        for batch in conn.execute(select(batches).where(batches.c.id.in_(batch_ids))):
+            work.batches[batch.id] = batch
+            work.candidates[batch.id], work.withheld[batch.id] = known.dated(batch)
+        for row in conn.execute(select(written).where(written.c.projection == NAME, written.c.batch_id.in_(batch_ids))):
+            work.written[row.batch_id] = row
+
+    # --- commit -------------------------------------------------------------------------------------------------------
+
+    def _note_rewrite(self, work: Work, plan: Plan) -> None:
+        """Commit, before anything is deleted, that these batches have to be written again."""
+        if not plan.deletes:
+            return
+        again = [batch_id for batch_id in plan.writes if batch_id in work.written]
+        with self._engine.begin() as conn:
+            conn.execute(
+                update(written).where(written.c.projection == NAME, written.c.batch_id.in_(again)).values(digest=None)
+            )
+            for batch_id in set(again) - work.due:
+                added = conn.execute(insert(todo).values(projection=NAME, probe_id=work.probe_id, batch_id=batch_id))
+                work.todo_ids.append(added.inserted_primary_key[0])
+
+    def _note_written(self, work: Work, plan: Plan) -> None:
+        with self._engine.begin() as conn:
+            for batch_id, made in plan.writes.items():
+                values = {
+                    "probe_id": work.probe_id,
+                    "first_ms": min((point.unix_ms for point in made), default=None),
+                    "last_ms": max((point.unix_ms for point in made), default=None),
+                    "digest": _digest(made),
+                    "withheld": work.withheld[batch_id],
+                }
+                conn.execute(
+                    sqlite.insert(written)
+                    .values(projection=NAME, batch_id=batch_id, **values)
+                    .on_conflict_do_update(index_elements=[written.c.projection, written.c.batch_id], set_=values)
+                )
+            for start in range(0, len(work.todo_ids), 500):
+                conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + 500])))
+            self._note_twins(conn, work, plan.twins)
+
+    def _note_twins(self, conn: Connection, work: Work, twins: list[Twins]) -> None:
+        for pair in twins:
+            dropped = pair.dropped
+            detail = f"{dropped.row.kind} {dropped.row.key} differs from batch {pair.counted.batch_id}'s"
+            place = {"batch_id": dropped.batch_id, "boot_id": dropped.boot_id, "boottime_ms": dropped.row.boottime_ms}
+            known = and_(events.c.name == "twin_rows", *(events.c[name] == value for name, value in place.items()))
+            if conn.execute(select(events.c.id).where(known)).first() is None:
+                conn.execute(
+                    insert(events).values(
+                        probe_id=work.probe_id,
+                        noticed_ms=self._now_ms(),
+                        name="twin_rows",
+                        n=pair.counted.batch_id,
+                        detail=detail[:300],
+                        **place,
+                    )
+                )
+
+
+class _Known:
+    """Anchors and standing of a probe's boots, looked up once each."""
+
+    def __init__(self, conn: Connection, probe_id: int) -> None:
+        self._conn, self._probe_id = conn, probe_id
+        self._boots = list(conn.execute(select(boots).where(boots.c.probe_id == probe_id)))
+        self._anchors: dict[bytes, list[Anchor]] = {}
+
+    def dated(self, batch: Row[Any]) -> tuple[list[Candidate], int]:
+        """Return the batch's rows that may be written now, and how many have to wait."""
+        boot = next((row for row in self._boots if row.boot_id == batch.boot_id), None)
+        if boot is None or boot.standing not in _PLACED:
+            return [], 0
+        known = self._anchors_of(batch.boot_id)
+        over = boot_rules.is_over(boot, self._boots)
+        candidates: list[Candidate] = []
+        withheld = 0
+        for row in open_rows(batch.message):
+            if BY_KIND[row.kind].sink != NAME:
+                continue
+            dated = date(row.boottime_ms, known)
+            if dated is not None and (dated.error_ms <= GOOD_ERROR_MS or over):
+                candidates.append(Candidate(batch.id, batch.hash, batch.boot_id, row, dated))
+            else:
+                withheld += 1
+        return candidates, withheld
+
+    def _anchors_of(self, boot_id: bytes) -> list[Anchor]:
+        if boot_id not in self._anchors:
+            found = self._conn.execute(
+                select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
+                    anchors.c.probe_id == self._probe_id, anchors.c.boot_id == boot_id
+                )
+            )
+            self._anchors[boot_id] = in_order(Anchor(*row) for row in found)
+        return self._anchors[boot_id]
+
+
+def _range(work: Work) -> tuple[int | None, int | None]:
+    """Return first and last ms of all that was or will be written of the batches in `work`."""
+    times = [candidate.dated.unix_ms for made in work.candidates.values() for candidate in made]
+    for row in work.written.values():
+        times += [time for time in (row.first_ms, row.last_ms) if time is not None]
+    return (min(times), max(times)) if times else (None, None)
+
+
+def _changed(work: Work, speaker: Speaker, batch_id: int) -> bool:
+    made, _ = points((c for rows in work.candidates.values() for c in rows), speaker)
+    row = work.written.get(batch_id)
+    return row is not None and row.digest != _digest([point for point in made if point.batch_id == batch_id])
+
+
+def _plan(work: Work, speaker: Speaker) -> Plan:
+    made, twins = points((c for rows in work.candidates.values() for c in rows), speaker)
+    by_batch: dict[int, list[Point]] = {batch_id: [] for batch_id in work.batches}
+    for point in made:
+        by_batch[point.batch_id].append(point)
+    changed = {
+        batch_id
+        for batch_id, row in work.written.items()
+        if row.first_ms is not None and row.digest != _digest(by_batch[batch_id])
+    }
+    deletes = _merged((work.written[batch_id].first_ms, work.written[batch_id].last_ms) for batch_id in changed)
+    writes = {
+        batch_id: by_batch[batch_id]
+        for batch_id in work.batches
+        if batch_id in work.due or batch_id in changed or _touches(work.written.get(batch_id), deletes)
+    }
+    return Plan(deletes, writes, twins)
+
+
+def _touches(row: Row[Any] | None, ranges: list[tuple[int, int]]) -> bool:
+    if row is None or row.first_ms is None:
+        return False
+    return any(row.first_ms <= last + 1 and row.last_ms >= first - 1 for first, last in ranges)
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _digest(made: Iterable[Point]) -> bytes:
+    return hashlib.sha256("\n".join(sorted(point.line for point in made)).encode()).digest()
+
+
+def backlog(conn: Connection) -> tuple[int, int | None]:
+    """Return how many batches this projection has still to write, and when the oldest of them was received (ms)."""
+    mine = select(todo.c.batch_id).where(todo.c.projection == NAME).distinct().subquery()
+    count = conn.execute(select(func.count()).select_from(mine)).scalar_one()
+    oldest = conn.execute(
+        select(func.min(batches.c.received_ms)).where(batches.c.id.in_(select(mine.c.batch_id)))
+    ).scalar()
+    return count, oldest
+
+
+def age_s(received_ms: int | None, now_ms: int) -> float:
+    """Return how old `received_ms` is in seconds; 0 when there is nothing."""
+    return 0.0 if received_ms is None else max(now_ms - received_ms, 0) / 1000

@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import uvicorn
 from sqlalchemy import Engine
@@ -31,7 +31,7 @@ HOLD_S: Final = (1.0, 60.0)
 
 
 def crash_point() -> Callable[[str], None]:
-    """Return the hook that ends the process at the crash point a test names in BANUA_CRASH_AT (``name`` or ``name:n``)."""
+    """Return the hook that ends the process at the crash point named in BANUA_CRASH_AT (``name`` or ``name:n``)."""
     name, _, count = os.environ.get("BANUA_CRASH_AT", "").partition(":")
     left = int(count or 1)
 
@@ -145,9 +145,9 @@ def _serve(server: uvicorn.Server) -> None:
         server.run()
 
 
-async def _until_stopped(work: "asyncio.Future[None] | object") -> None:
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` until SIGTERM or SIGINT."""
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]  # a coroutine
+    task = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)

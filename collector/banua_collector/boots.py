@@ -1,7 +1,8 @@
 """Boots of a probe: when each ran, and whether two of them ran at once.
 
-One probe has one running boot. Two whose times overlap beyond their errors, or an older one that is born again after a
-newer one was, are two devices under one name (a copied card): both are held from every projection until a person decides.
+One probe has one running boot. Two whose times overlap beyond their errors, or an older one that is born again after
+a newer one was, are two devices under one name (a copied card): both are held from every projection until a person
+decides.
 """
 
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def batch_came(conn: Connection, probe_id: int, boot_id: bytes, span: Span, now_
 
 
 def overlapping(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int) -> list[bytes]:
-    """Hold the boots that ran while `boot_id` did, beyond all errors, and itself; return those whose standing changed."""
+    """Hold the boots that ran while `boot_id` did, beyond all errors, and itself; return those that changed."""
     row = boot_row(conn, probe_id, boot_id)
     if row is None or row.start_ms is None:
         return []

@@ -4,39 +4,54 @@ This module needs the standard library alone, so that a missing extra is one lin
 """
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from banua_collector.errors import CollectorError, RegistryError
 
 PROGRAM: Final = "banua-collector"
 CONFIG_VARIABLE: Final = "BANUA_COLLECTOR_CONFIG"
+DEFAULT_CONFIG: Final = "/etc/banua-collector.toml"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 refused or failed; wrong usage exits with 2."""
-    args = _parser().parse_args(argv)
     try:
-        from banua_collector import commands  # noqa: PLC0415 (needs the extra)
+        return _perform(_parser().parse_args(argv))
+    except CollectorError as error:
+        for line in str(error).splitlines():
+            print(f"{PROGRAM}: {line}", file=sys.stderr)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("banua_"):
             raise
-        print(f"{PROGRAM}: {error.name} is missing: pip install 'sinyal-banua[collector]'", file=sys.stderr)
-        return 1
-    return commands.perform(args)
+        print(f"{PROGRAM}: {error.name} is missing; pip install 'sinyal-banua[collector]'", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    return 1
+
+
+def _perform(args: argparse.Namespace) -> int:
+    commands: Any = importlib.import_module("banua_collector.commands")  # needs the extra
+    return int(commands.perform(args))
 
 
 def moment(text: str) -> int:
-    """Return the ms UTC of an ISO 8601 time with its offset."""
+    """Return the ms UTC of an ISO 8601 time; RegistryError when it is none, or does not say its offset."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-11-24T08:00+08:00") from None
+        raise RegistryError(f"{text!r:.60} is not a time like 2026-11-24T08:00+08:00") from None
     if found.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no offset: write it like {found:%Y-%m-%dT%H:%M}+08:00 (WITA)")
-    return round((found - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
+        raise RegistryError(f"{text!r:.60} has no offset: write it like {found:%Y-%m-%dT%H:%M}+08:00 (WITA)")
+    if found < _EPOCH:
+        raise RegistryError(f"{text!r:.60} is before 1970")
+    return (found - _EPOCH) // timedelta(milliseconds=1)
 
 
 class _Commands:
@@ -58,15 +73,13 @@ class _Commands:
 
 def settle(parser: argparse.ArgumentParser, command: str, *, lists: bool = False) -> None:
     """Make `parser` the end of a command: which function, which settings."""
-    configured = os.environ.get(CONFIG_VARIABLE)
     parser.set_defaults(command=command)
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        default=configured and Path(configured),
-        required=not configured,
-        help=f"the settings (default: ${CONFIG_VARIABLE})",
+        default=Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG),
+        help=f"the settings (default: ${CONFIG_VARIABLE}, else {DEFAULT_CONFIG})",
     )
     if lists:
         parser.add_argument("--json", action="store_true", help="for machines: JSON, one object a line")
@@ -78,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = _Commands(parser)
     commands.add("run", "run", "run the collector until it is told to stop")
-    check = commands.level("check-config", "say whether a settings file is right")
-    check.set_defaults(command="check-config")
-    check.add_argument("config", type=Path, metavar="FILE")
+    commands.add("check-config", "check-config", "say whether the settings are right")
     _villages(commands.level("villages", "the official list of villages"))
     _places(_Commands(commands.level("places", "the points where is measured")))
     _deployments(_Commands(commands.level("deployments", "which probe stands where, from when to when")))
@@ -99,11 +110,11 @@ def _villages(parser: argparse.ArgumentParser) -> None:
 
 def _places(places: _Commands) -> None:
     add = places.add("add", "places add", "register a place")
-    add.add_argument("village", metavar="VILLAGE-CODE")
+    add.add_argument("village", metavar="VILLAGE_CODE")
     add.add_argument("name", metavar="NAME", help="a short name for machines: a–z, 0–9 and '-'")
-    add.add_argument("--title", required=True, help="what people call the point")
-    add.add_argument("--latitude", type=float)
-    add.add_argument("--longitude", type=float)
+    add.add_argument("title", metavar="TITLE", help="what people call the point")
+    add.add_argument("--lat", type=float, metavar="DEGREES")
+    add.add_argument("--lon", type=float, metavar="DEGREES")
     places.add("list", "places list", "list the places", lists=True)
 
 
@@ -113,7 +124,7 @@ def _deployments(deployments: _Commands) -> None:
     add.add_argument("place", metavar="PLACE")
     add.add_argument("--from", dest="from_ms", type=moment, required=True, metavar="TIME")
     add.add_argument("--to", dest="to_ms", type=moment, metavar="TIME", help="default: it still stands there")
-    add.add_argument("--end", action="store_true", help="end the probe's open deployment at --from")
+    add.add_argument("--end-open", action="store_true", help="end the probe's open deployment at --from")
     _details(add)
     correct = deployments.add("correct", "deployments correct", "change what was said of a deployment")
     correct.add_argument("id", type=int, metavar="ID")
@@ -133,30 +144,27 @@ def _details(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--power-source", metavar="TEXT", help="for example: PLN, PLTS")
     parser.add_argument("--supply-hours", metavar="TEXT", help="when the place has power, for example: 18-06")
     parser.add_argument("--antenna", metavar="TEXT")
-    parser.add_argument("--connectivity", choices=("online", "sometimes", "by_hand"))
+    parser.add_argument("--connectivity", metavar="HOW", help="online, sometimes or by_hand")
 
 
 def _probes(probes: _Commands) -> None:
-    add = probes.add("add", "probes add", "register a new probe with its key")
+    add = probes.add("add", "probes add", "register a probe with its key, or give one a further key")
     add.add_argument("name", metavar="NAME")
     add.add_argument("--key", required=True, metavar="HEX", help="the public key, as banua-probe init prints it")
     add.add_argument("--simulated", action="store_true", help="mark all it sends as simulated, wherever it shows")
     probes.add("list", "probes list", "list the probes and their keys", lists=True)
-    more = probes.add("key-add", "probes key-add", "give a probe a further key")
-    more.add_argument("name", metavar="NAME")
-    more.add_argument("--key", required=True, metavar="HEX")
     for name, about in (
         ("key-retire", "end a key: boots begun before now are still believed"),
         ("key-revoke", "end a stolen or lost key: nothing it signed is believed from now on"),
     ):
         ending = probes.add(name, f"probes {name}", about)
         ending.add_argument("name", metavar="NAME")
-        ending.add_argument("key", metavar="HEX", help="the key, or as many of its first digits as tell it apart")
+        ending.add_argument("key", metavar="KEYPREFIX", help="the key, or as many of its first digits as tell it apart")
     probes.add("boots", "probes boots", "list the boots of a probe", lists=True).add_argument("name", metavar="NAME")
     assign = probes.add("assign", "probes assign", "decide for a held boot whether its data counts")
     assign.add_argument("name", metavar="NAME")
-    assign.add_argument("boot", metavar="BOOT", help="the boot id, or as many of its first digits as tell it apart")
-    assign.add_argument("standing", choices=("ok", "drop"))
+    assign.add_argument("boot", metavar="BOOTHEX", help="the boot id, or as many of its first digits as tell it apart")
+    assign.add_argument("standing", metavar="STANDING", help="released (it counts) or dropped (kept out for good)")
 
 
 def _journal(journal: _Commands) -> None:
@@ -166,9 +174,6 @@ def _journal(journal: _Commands) -> None:
     listing.add_argument("--limit", type=int, default=20, metavar="N")
     show = journal.add("show", "journal show", "show one batch and its rows", lists=True)
     show.add_argument("id", type=int, metavar="ID")
-    kept = _Commands(journal.level("quarantine", "what could not be believed or read"))
-    kept.add("list", "journal quarantine list", "list the quarantine", lists=True)
-    kept.add("show", "journal quarantine show", "show one message of the quarantine", lists=True).add_argument(
-        "id", type=int, metavar="ID"
-    )
+    kept = journal.add("quarantine", "journal quarantine", "list what could not be believed or read", lists=True)
+    kept.add_argument("id", type=int, nargs="?", metavar="ID", help="show this one alone, with its contents")
     journal.add("restored", "journal restored", "after restoring a backup: let probes send again what it lacks")

@@ -13,7 +13,7 @@ from banua_collector import boots as standings
 from banua_collector import journal as journalling
 from banua_collector.clock import iso, wall_ms
 from banua_collector.config import load
-from banua_collector.errors import CollectorError, RegistryError
+from banua_collector.errors import CollectorError, DatabaseError, RegistryError
 from banua_collector.listing import Listing
 from banua_collector.registry import Affected, Deployment, Key
 from banua_collector.tables import batches, boots, journal, probes, quarantine, streams, todo
@@ -22,7 +22,6 @@ from banua_wire.envelope import unpack
 from banua_wire.errors import WireError
 from banua_wire.signature import parse_public
 
-_STANDING: Final = {"ok": "released", "drop": "dropped"}
 _SHORT: Final = 16  # digits of a hash or a key in a table
 
 Answer = str | Listing
@@ -30,18 +29,15 @@ Args = argparse.Namespace
 
 
 def perform(args: Args) -> int:
-    """Do what `args` ask for and return the exit status; every failure on purpose is a line on stderr."""
+    """Do what `args` ask for and return the exit status; CollectorError tells what prevents it."""
     try:
         if args.command == "run":
             return app.run(load(args.config))
         answer = _answer(args)
-    except (CollectorError, WireError) as error:
-        for line in str(error).splitlines():
-            print(f"banua-collector: {line}", file=sys.stderr)
-        return 1
+    except WireError as error:
+        raise CollectorError(str(error)) from error
     except SQLAlchemyError as error:
-        print(f"banua-collector: database: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
+        raise DatabaseError(f"database: {str(error).splitlines()[0]}") from error
     if isinstance(answer, Listing):
         sys.stdout.write(answer.json() if args.json else answer.text())
     else:
@@ -71,6 +67,7 @@ def _database(url: str) -> Engine:
 
 
 def _villages_find(conn: Connection, args: Args) -> Answer:
+    registry.load_villages(conn)
     found = registry.find_villages(conn, args.text)
     columns = ("code", "name", "district", "regency")
     return Listing([{name: getattr(village, name) for name in columns} for village in found], "no such village")
@@ -84,7 +81,7 @@ def _villages_load(conn: Connection, _args: Args) -> Answer:
 
 def _places_add(conn: Connection, args: Args) -> Answer:
     registry.load_villages(conn)
-    registry.add_place(conn, args.village, args.name, args.title, args.latitude, args.longitude)
+    registry.add_place(conn, args.village, args.name, args.title, args.lat, args.lon)
     return f"place {args.name} added"
 
 
@@ -111,7 +108,7 @@ def _places_list(conn: Connection, _args: Args) -> Answer:
 
 def _deployments_add(conn: Connection, args: Args) -> Answer:
     deployment_id, affected = registry.deploy(
-        conn, args.probe, args.place, args.from_ms, args.to_ms, end=args.end, **_details(args)
+        conn, args.probe, args.place, args.from_ms, args.to_ms, end=args.end_open, **_details(args)
     )
     return f"deployment {deployment_id} added; {_due(conn, affected)}"
 
@@ -166,12 +163,14 @@ def _due(conn: Connection, affected: Affected) -> str:
 
 
 def _probes_add(conn: Connection, args: Args) -> Answer:
-    registry.add_probe(conn, args.name, parse_public(args.key), now_ms=wall_ms(), simulated=args.simulated)
-    return f"probe {args.name} added"
-
-
-def _probes_key_add(conn: Connection, args: Args) -> Answer:
-    registry.add_key(conn, args.name, parse_public(args.key), now_ms=wall_ms())
+    key = parse_public(args.key)
+    known = next((probe for probe in registry.list_probes(conn) if probe.name == args.name), None)
+    if known is None:
+        registry.add_probe(conn, args.name, key, now_ms=wall_ms(), simulated=args.simulated)
+        return f"probe {args.name} added"
+    if args.simulated and not known.simulated:
+        raise RegistryError(f"probe {args.name} is registered already, and not as simulated")
+    registry.add_key(conn, args.name, key, now_ms=wall_ms())
     return f"probe {args.name} has {len(registry.keys_of(conn, args.name))} keys now"
 
 
@@ -235,8 +234,8 @@ def _probes_assign(conn: Connection, args: Args) -> Answer:
     found = [boot_id for boot_id in known if boot_id.hex().startswith(args.boot.lower())]
     if len(found) != 1:
         raise RegistryError(f"probe {args.name} has {len(found)} boots that begin with {args.boot!r:.40}")
-    journalling.assign_boot(conn, probe.id, found[0], _STANDING[args.standing])
-    return f"boot {found[0].hex()} of probe {args.name} is {_STANDING[args.standing]}"
+    journalling.assign_boot(conn, probe.id, found[0], args.standing)
+    return f"boot {found[0].hex()} of probe {args.name} is {args.standing}"
 
 
 # --- journal ---------------------------------------------------------------------------------------------------------
@@ -267,12 +266,10 @@ def _journal_show(conn: Connection, args: Args) -> Answer:
     return _contents(row.message)
 
 
-def _quarantine_list(conn: Connection, _args: Args) -> Answer:
-    found = conn.execute(select(quarantine).order_by(quarantine.c.id.desc()))
-    return Listing([_kept(row) for row in found], "the quarantine is empty")
-
-
-def _quarantine_show(conn: Connection, args: Args) -> Answer:
+def _quarantine(conn: Connection, args: Args) -> Answer:
+    if args.id is None:
+        found = conn.execute(select(quarantine).order_by(quarantine.c.id.desc()))
+        return Listing([_kept(row) for row in found], "the quarantine is empty")
     row = conn.execute(select(quarantine).where(quarantine.c.id == args.id)).first()
     if row is None:
         raise RegistryError(f"there is no message {args.id} in quarantine")
@@ -332,6 +329,7 @@ def _contents(message: bytes) -> Listing:
     return Listing(
         [head | {"kind": row.kind, "boottime_ms": row.boottime_ms, "values": row.values} for row in open_rows(message)],
         "a batch without rows",
+        ("kind", "boottime_ms", "values"),
     )
 
 
@@ -350,7 +348,6 @@ COMMANDS: Final[Mapping[str, Callable[[Connection, Args], Answer]]] = {
     "deployments list": _deployments_list,
     "probes add": _probes_add,
     "probes list": _probes_list,
-    "probes key-add": _probes_key_add,
     "probes key-retire": _probes_key_retire,
     "probes key-revoke": _probes_key_revoke,
     "probes boots": _probes_boots,
@@ -358,7 +355,6 @@ COMMANDS: Final[Mapping[str, Callable[[Connection, Args], Answer]]] = {
     "journal info": _journal_info,
     "journal list": _journal_list,
     "journal show": _journal_show,
-    "journal quarantine list": _quarantine_list,
-    "journal quarantine show": _quarantine_show,
+    "journal quarantine": _quarantine,
     "journal restored": _journal_restored,
 }

@@ -2,7 +2,7 @@
 
 Between two anchors linear, error = the larger anchor error + 20 ppm × the distance to the nearer (at most 12 h of it);
 outside them the nearest anchor, + 100 ppm × distance. Where two neighbours disagree by more than their errors and drift
-allow, the excess counts as error too: one of them is wrong, and nobody can tell which. Without anchors there is no date.
+allow, the excess counts as error too: one is wrong, and nobody can tell which. Without anchors there is no date.
 """
 
 from bisect import bisect_left

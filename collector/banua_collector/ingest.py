@@ -73,14 +73,12 @@ class Ingest:
 
     async def _serve(self, client: aiomqtt.Client) -> None:
         for leaf in ("batch", "state"):
-            await client.subscribe(topic("+", leaf), qos=1)  # type: ignore[arg-type]  # two of the leaves
+            await client.subscribe(topic("+", leaf), qos=1)
         self._set_connected(True)
         LOG.info("connected")
         worker = asyncio.create_task(self._work(client))
         try:
             async for message in client.messages:
-                if not isinstance(message.payload, bytes | bytearray):
-                    continue
                 came = Message(str(message.topic), bytes(message.payload), self._now_ms())
                 await self._queue.put((came, bool(message.retain)))
                 if worker.done():

@@ -1,8 +1,8 @@
 """The journal: a group of judged messages in one commit, and the receipts that this commit allows.
 
-What a receipt says is in the database, fsynced, before the receipt exists. A batch stands once per (probe, stream, seq); a
-batch that cannot be read is quarantined and settles its seq; a message that cannot be believed is quarantined under its
-hash alone. The same commit tells the projections what is due.
+What a receipt says is in the database, fsynced, before the receipt exists. A batch stands once per (probe, stream,
+seq); a batch that cannot be read is quarantined and settles its seq; a message that cannot be believed is quarantined
+under its hash alone. The same commit tells the projections what is due.
 """
 
 from collections.abc import Iterable, Sequence
@@ -182,7 +182,8 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
     envelope, rows = item.envelope, item.rows
     boottimes = [row.boottime_ms for row in rows] or [0]
     batch_id = conn.execute(
-        insert(batches).values(
+        insert(batches)
+        .values(
             probe_id=item.probe_id,
             stream_id=stream_id,
             seq=envelope.seq,
@@ -194,7 +195,8 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
             received_ms=item.message.received_ms,
             message=item.message.payload,
         )
-    ).inserted_primary_key[0]
+        .returning(batches.c.id)
+    ).scalar_one()
     new_anchors = _insert_told(conn, item, batch_id)
     _declare_lost(conn, item)
     span = boots.Span(stream_id, envelope.seq, min(boottimes), max(boottimes))

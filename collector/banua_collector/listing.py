@@ -1,4 +1,7 @@
-"""Lists as people and as machines read them: aligned text, or one JSON object a line. An absent value is no text, never a zero."""
+"""Lists as people and as machines read them: aligned text, or one JSON object a line.
+
+An absent value is no text, never a zero.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

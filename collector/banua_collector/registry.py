@@ -23,6 +23,8 @@ from banua_wire.topics import is_name
 _MOST_CHARACTERS: Final = {"power_source": 32, "supply_hours": 64, "antenna": 100}
 CONNECTIVITY: Final = ("online", "sometimes", "by_hand")
 _DATA: Final = files("banua_collector") / "data"
+_RESERVED: Final = frozenset({"collector"})
+"""Names that the broker's access rules know already: the collector's own, allowed to write every receipt."""
 _PLACE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 
 
@@ -128,6 +130,8 @@ def add_probe(conn: Connection, name: str, public_key: bytes, *, now_ms: int, si
     """Register a new probe with its first key and return its id."""
     if not is_name(name):
         raise RegistryError(f"{name!r:.60} is not a probe name: 1 to 32 of a–z, 0–9 and '-', no '-' at either end")
+    if name in _RESERVED:
+        raise RegistryError(f"{name} cannot name a probe: the broker would take it for the collector")
     if conn.execute(select(probes.c.id).where(probes.c.name == name)).first():
         raise RegistryError(f"probe {name} is registered already")
     probe_id = _inserted(conn.execute(insert(probes).values(name=name, simulated=simulated, added_ms=now_ms)))

@@ -1,7 +1,7 @@
 """The collector's tables, in the order data meets them: who may speak, what came, what is known of it, what is due.
 
-Times are integer milliseconds UTC (`*_ms`); streams, boots, hashes and keys are bytes. The schema is made by the Alembic
-migrations alone; a test compares this module with what they make.
+Times are integer milliseconds UTC (`*_ms`); streams, boots, hashes and keys are bytes. The schema is made by the
+Alembic migrations alone; a test compares this module with what they make.
 """
 
 from sqlalchemy import (

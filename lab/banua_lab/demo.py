@@ -70,6 +70,7 @@ class Demo:
         self._state, self._port, self._broker, self._stack, self._stop = state, port, broker, stack, stop
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._broker_port = _free_port()
+        self._broker_name = ""
 
     def run(self) -> None:
         """Start everything, say where to look, wait to be stopped."""
@@ -105,7 +106,7 @@ class Demo:
         mosquitto = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
         if self._broker == "mosquitto" and mosquitto is None:
             raise DemoError("mosquitto is not installed; apt install mosquitto, or --broker amqtt")
-        name = "amqtt" if self._broker == "amqtt" or mosquitto is None else "mosquitto"
+        name = self._broker_name = "amqtt" if self._broker == "amqtt" or mosquitto is None else "mosquitto"
         server = self._authority.issue_server("broker")
         if name == "mosquitto" and mosquitto is not None:
             config = self._state / "mosquitto.conf"
@@ -139,9 +140,10 @@ class Demo:
 
     def _broker_section(self, name: str) -> str:
         credential = self._authority.issue_client(name)
+        protocol = "3.1.1" if self._broker_name == "amqtt" else "auto"
         return (
             f'[broker]\nhost = "{HOST}"\nport = {self._broker_port}\nca_file = "{self._authority.cafile}"\n'
-            f'cert_file = "{credential.cert}"\nkey_file = "{credential.key}"\n'
+            f'cert_file = "{credential.cert}"\nkey_file = "{credential.key}"\nprotocol = "{protocol}"\n'
         )
 
     # --- processes ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class EmulatedModem:
         self._link = None if link_path is None else Path(link_path)
         self._hung = threading.Event()
         self._stop = threading.Event()
+        self._at_work = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="emulated-modem", daemon=True)
         self._echo = True
         self._truth: TextIO | None = None
@@ -75,7 +76,8 @@ class EmulatedModem:
 
     def hang(self) -> None:
         """Stop listening and answering, as a modem whose firmware is stuck; commands pile up in the port."""
-        self._hung.set()
+        with self._at_work:
+            self._hung.set()
 
     def resume(self) -> None:
         """Listen again; what piled up is answered, late."""
@@ -91,16 +93,22 @@ class EmulatedModem:
     def _serve(self) -> None:
         heard = b""
         while not self._stop.is_set():
-            if self._hung.is_set() or self._player.hangs(self._elapsed_s()):
-                self._stop.wait(_NAP_S)
-                continue
             if not select.select([self._master], [], [], _NAP_S)[0]:
                 continue
-            heard += os.read(self._master, 4096)
-            *commands, heard = heard.replace(b"\n", b"").split(b"\r")
-            heard = heard[-_LONGEST_COMMAND:]
-            for command in filter(None, commands):
-                self._answer(command.decode("latin-1"))
+            with self._at_work:
+                awake = not self._hung.is_set() and not self._player.hangs(self._elapsed_s())
+                if awake:
+                    heard = self._listen(heard)
+            if not awake:
+                self._stop.wait(_NAP_S)
+
+    def _listen(self, heard: bytes) -> bytes:
+        """Answer the commands that are complete with what can be read now; return the incomplete rest."""
+        heard += os.read(self._master, 4096)
+        *commands, rest = heard.replace(b"\n", b"").split(b"\r")
+        for command in filter(None, commands):
+            self._answer(command.decode("latin-1"))
+        return rest[-_LONGEST_COMMAND:]
 
     def _answer(self, command: str) -> None:
         reply = self._player.reply(command, self._elapsed_s())

@@ -134,8 +134,11 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except ProbeError as error:
         print(f"banua-probe: {error}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"banua-probe: {error.name} is missing; pip install 'sinyal-banua[probe]'", file=sys.stderr)
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"banua-probe: {where}{error.strerror or error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"banua-probe: {error.name} is missing; pip install 'sinyal-banua[probe]'", file=sys.stderr)
     return 1

@@ -1,4 +1,4 @@
-"""The probe's clocks: CLOCK_BOOTTIME dates every row, anchors tie it to wall time, and a wall time nobody vouches for is none.
+"""The probe's clocks: CLOCK_BOOTTIME dates every row, anchors tie it to wall time; one that nobody vouches for is none.
 
 An anchor is a `clock` row: this boottime was that wall time, give or take. The kernel vouches when its clock is
 disciplined (adjtimex(2) says so and how far off it may be); else the collector's answers do.

@@ -1,4 +1,4 @@
-"""The probe's configuration: TOML into checked values; every key known, every limit named, secrets in files of mode 0600."""
+"""The probe's configuration: TOML into checked values; every key known, every limit named, secrets in 0600 files."""
 
 import re
 import tomllib
@@ -13,13 +13,15 @@ from banua_wire.topics import is_name
 
 _T = TypeVar("_T")
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}\Z")]
 Host = Annotated[str, Meta(min_length=1, max_length=253)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _SECRET_BITS: Final = 0o077
+MAX_POLLS: Final = 600
+"""Most polls in one `radio` row: the dictionary's range."""
 
 
 class Broker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -147,10 +149,14 @@ def _resolved(config: Config, folder: Path) -> Config:
     for modem in config.modem:
         if modem.row_s < modem.poll_s:
             raise ConfigError(f"modem.{modem.name}.row_s: {modem.row_s} is shorter than poll_s {modem.poll_s}")
+        if modem.row_s // modem.poll_s > MAX_POLLS:
+            raise ConfigError(f"modem.{modem.name}.row_s: over {MAX_POLLS} polls a row")
     files = {name: _absolute(folder, getattr(broker, name)) for name in _FILES}
     broker = msgspec.structs.replace(broker, **files)
     state_dir = _absolute(folder, config.state_dir)
     key_file = _absolute(Path(state_dir), config.key_file)
+    for field in ("ca_file", "cert_file"):
+        check_readable(f"broker.{field}", getattr(broker, field))
     for field in ("key_file", "password_file"):
         check_secret(f"broker.{field}", getattr(broker, field))
     return msgspec.structs.replace(config, broker=broker, state_dir=state_dir, key_file=key_file)
@@ -161,6 +167,15 @@ _FILES: Final = ("ca_file", "cert_file", "key_file", "password_file")
 
 def _absolute(folder: Path, name: str) -> str:
     return str(folder / name) if name else ""
+
+
+def check_readable(field: str, name: str) -> None:
+    """Raise ConfigError when there is no file `name`, or one that may not be read."""
+    try:
+        if name:
+            Path(name).open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{field}: {name}: {error.strerror}") from None
 
 
 def check_secret(field: str, name: str) -> None:

@@ -1,7 +1,8 @@
 """When to send which batch, and what an answer settles: the conversation with the collector, without any I/O.
 
-On each connection the probe asks (its birth) and sends batches once the ask is answered, up to a window. When nothing is
-answered for a while it sends only the ask and the oldest batch as a canary, backing off. Times are CLOCK_BOOTTIME in ms.
+On each connection the probe asks (its birth) and sends batches once the ask is answered, up to a window. When nothing
+is answered for a while it sends only the ask and the oldest batch as a canary, backing off. Times are CLOCK_BOOTTIME in
+ms.
 """
 
 import random
@@ -50,7 +51,7 @@ class _Flight:
 
 
 class Delivery:
-    """The state of one probe's conversation; `connected`, `sent`, `received` and `tick` are its inputs, `plan` its output."""
+    """One probe's conversation; `connected`, `sent`, `received` and `tick` are its inputs, `plan` its output."""
 
     def __init__(self, rng: random.Random, newest_before_start: int, patience_ms: int = PATIENCE_MS) -> None:
         """Start unconnected; batches with an id up to `newest_before_start` may have been sent by an earlier run."""
@@ -96,12 +97,17 @@ class Delivery:
         self._first_sent.setdefault(ref.id, now_ms)
         self._quiet_since = now_ms if self._quiet_since is None else self._quiet_since
 
-    def unsent(self, ref_id: int) -> None:
-        """Take note that the broker would not pass a batch on (PUBACK with an error or 'no matching subscribers')."""
+    def unsent(self, ref_id: int, now_ms: int) -> None:
+        """Take note that the broker would not pass a batch on (PUBACK with an error or 'no matching subscribers').
+
+        The collector is not there: only canaries go out until a receipt comes, or a backlog would be sent in vain.
+        """
         self._flights.pop(ref_id, None)
+        if self._canary_at is None:
+            self._back_off(now_ms)
 
     def received(self, receipt: Receipt, refs: list[Ref], stream: bytes, next_seq: int, now_ms: int) -> Verdict:
-        """Take a receipt in; `refs` are the batches of ours that its entries name, `stream` and `next_seq` what we seal."""
+        """Take a receipt in; `refs` are our batches that its entries name, `stream` and `next_seq` what we seal."""
         verdict = Verdict(settled=refs)
         if receipt.ask == self._ask and self.is_connected:
             verdict.answers_ask = receipt.stream == stream
@@ -146,6 +152,8 @@ class Delivery:
         for ref in tried:
             del self._flights[ref.id]
             self._rest_until[ref.id] = now_ms + self._patience_ms * 2 ** min(ref.tries, MAX_TRIES)
+        if tried and not self._flights and self._answered:
+            self._quiet_since = None
         if (
             self._quiet_since is not None
             and now_ms - self._quiet_since >= self._patience_ms
@@ -164,13 +172,17 @@ class Delivery:
         if self._canary_at is not None:
             if now_ms < self._canary_at:
                 return Plan()
-            self._canary_at = now_ms + round(self._backoff_ms * self._rng.uniform(0.75, 1.25))
-            self._backoff_ms = min(self._backoff_ms * 2, MAX_BACKOFF_MS)
+            self._flights.clear()  # the oldest batch again, not the next one
+            self._back_off(now_ms)
             return Plan(ask=True, batches=1, canary=True)
         if not self._answered:
             return Plan()
         stale = now_ms - self._asked_ms >= (self._patience_ms if self._ask_again else ASK_EVERY_MS)
         return Plan(ask=stale, batches=WINDOW - len(self._flights))
+
+    def _back_off(self, now_ms: int) -> None:
+        self._canary_at = now_ms + round(self._backoff_ms * self._rng.uniform(0.75, 1.25))
+        self._backoff_ms = min(self._backoff_ms * 2, MAX_BACKOFF_MS)
 
     def busy(self, now_ms: int) -> set[int]:
         """Return the ids of batches that are not to be sent now: under way, or resting after a try."""

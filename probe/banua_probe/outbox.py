@@ -1,8 +1,9 @@
 """Rows and sealed batches on disk until the collector has them: nothing sealed is dropped without saying so.
 
-SQLite, WAL, synchronous=FULL, one writer. Rows wait in memory until `commit`, in the open table until `seal`, which turns
-them into immutable signed batches of the current stream in the same transaction. What a receipt settles becomes
-evictable; the oldest of that goes first when space is needed. A batch that has to go unsettled is declared in a `lost` row.
+SQLite, WAL, synchronous=FULL, one writer. Rows wait in memory until `commit`, in the open table until `seal`, which
+turns them into immutable signed batches of the current stream in the same transaction. What a receipt settles becomes
+evictable; the oldest of that goes first when space is needed. A batch that has to go unsettled is declared in a `lost`
+row.
 """
 
 import contextlib
@@ -69,7 +70,7 @@ class Outbox:
     """The probe's outbox; see the module. All methods belong to one thread."""
 
     def __init__(self, path: Path, owner: Owner, *, max_bytes: int, checkpoint: Callable[[str], None]) -> None:
-        """Open or create the outbox at `path`; a damaged one is moved aside. `checkpoint` marks crash points for tests."""
+        """Open or create the outbox at `path`, a damaged one moved aside; `checkpoint` marks crash points for tests."""
         self._path, self._owner, self._max_bytes, self._checkpoint = path, owner, max_bytes, checkpoint
         self._memory: list[Row] = []
         self._changes: dict[int, tuple[str, int]] = {}
@@ -92,8 +93,8 @@ class Outbox:
     def _open(self) -> sqlite3.Connection:
         db = _connect(self._path)
         try:
-            sound = db.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-            if sound:
+            _prepare(db)
+            if db.execute("PRAGMA quick_check").fetchone()[0] == "ok":
                 db.executescript(_SCHEMA)
                 return db
         except sqlite3.DatabaseError as error:
@@ -108,6 +109,7 @@ class Outbox:
                 source.rename(f"{aside}{suffix}")
         self.note("outbox_damaged", aside.name)
         db = _connect(self._path)
+        _prepare(db)
         db.executescript(_SCHEMA)
         return db
 
@@ -160,7 +162,7 @@ class Outbox:
         return self.open_rows + len(self._memory)
 
     def commit(self) -> None:
-        """Write rows in memory and what receipts changed, in one transaction. OutboxError: nothing was lost, try again."""
+        """Write rows in memory and what receipts changed, in one go; OutboxError: nothing was lost, try again."""
         if not self._memory and not self._changes:
             return
         with self._errors(), self._transaction():
@@ -241,11 +243,10 @@ class Outbox:
 
     def _insert_sealed(self, boot_id: bytes, rows: list[Row]) -> int:
         """Seal `rows` under the next seq, or halves of them where one message cannot hold them all."""
-        if self.next_seq == 1 and self._previous:
-            rows = [self._fork_event(rows[-1].boottime_ms), *rows]
+        forked = [self._fork_event(rows[-1].boottime_ms)] if self.next_seq == 1 and self._previous else []
         envelope = Envelope(self._owner.probe, self.stream, self.next_seq, boot_id, SCHEMA)
         try:
-            message = batch.seal(self._owner.secret, envelope, rows)
+            message = batch.seal(self._owner.secret, envelope, [*forked, *rows])
         except WireError:
             if len(rows) == 1:
                 raise
@@ -281,6 +282,7 @@ class Outbox:
         if ref.stream == self.stream:
             self._new_stream()
         stored = (self.next_seq, self._previous)
+        was_waiting = self._state(ref.id) == WAITING
         try:
             with self._errors(), self._transaction():
                 self._db.execute("DELETE FROM batches WHERE id = ?", (ref.id,))
@@ -290,7 +292,7 @@ class Outbox:
             self.next_seq, self._previous = stored
             raise
         self._changes.pop(ref.id, None)
-        self.waiting += sealed - 1
+        self.waiting += sealed - was_waiting
 
     # --- batches out, receipts in -------------------------------------------------------------------------------------
 
@@ -319,7 +321,7 @@ class Outbox:
         if count > 0:
             for columns in self._db.execute(query):
                 if columns[0] not in without and columns[0] not in settled:
-                    picked.append(Ref(*columns))
+                    picked.append(self._ref(columns))
                 if len(picked) == count:
                     break
         return picked
@@ -335,13 +337,20 @@ class Outbox:
             "SELECT id, stream, seq, hash8, tries FROM batches WHERE stream = ? AND seq = ? AND hash8 = ?",
             (stream, seq, hash8),
         ).fetchone()
-        return Ref(*found) if found else None
+        return self._ref(found) if found else None
+
+    def _ref(self, columns: tuple[int, bytes, int, bytes, int]) -> Ref:
+        """Return the batch as it stands, changes that are not yet written included."""
+        _, tries = self._changes.get(columns[0], ("", columns[4]))
+        return Ref(*columns[:4], tries)
 
     def mark(self, ref: Ref, state: str, *, tries: int | None = None) -> None:
         """Note a new state of `ref`; it is written with the next commit."""
-        was_waiting = self._state(ref.id) == WAITING
+        before = self._state(ref.id)
+        if not before:
+            return  # evicted meanwhile
         self._changes[ref.id] = (state, ref.tries if tries is None else tries)
-        self.waiting += (state == WAITING) - was_waiting
+        self.waiting += (state == WAITING) - (before == WAITING)
 
     def _state(self, batch_id: int) -> str:
         if batch_id in self._changes:
@@ -361,9 +370,11 @@ class Outbox:
         ]
         if forgotten or receipt.journal_id != self._journal_id():
             forgotten += self._other_streams(receipt.stream)
-            self._remember_journal(receipt.journal_id)
         for ref in forgotten:
             self.mark(ref, WAITING)
+        self.commit()
+        if receipt.journal_id != self._journal_id():  # last: after a crash before this, all of it is done again
+            self._remember_journal(receipt.journal_id)
         return len(forgotten)
 
     def _journal_id(self) -> bytes:
@@ -389,7 +400,7 @@ class Outbox:
     def _make_room(self) -> None:
         while self.bytes_used > self._max_bytes:
             victims = self._db.execute(
-                "SELECT id, stream, seq, state, length(message) FROM batches ORDER BY state != 'evictable', id LIMIT 16"
+                "SELECT id, stream, seq, state, message FROM batches ORDER BY state != 'evictable', id LIMIT 16"
             ).fetchall()
             if not victims:
                 return
@@ -402,12 +413,14 @@ class Outbox:
             self.open_rows = self._count("SELECT count(*) FROM open_rows")
             self.waiting = self._count("SELECT count(*) FROM batches WHERE state = 'waiting'")
 
-    def _declare_lost(self, victims: list[tuple[int, bytes, int, str, int]]) -> None:
+    def _declare_lost(self, victims: list[tuple[int, bytes, int, str, bytes]]) -> None:
         now = self._owner.boottime_ms()
         self._insert_open(
             Row("lost", now, {"stream": stream.hex(), "from_seq": seq, "to_seq": seq, "reason": "evicted"})
             for _, stream, seq, _, _ in victims
         )
+        for *_, message in victims:  # what a lost batch itself declared is declared again
+            self._insert_open(Row("lost", now, row.values) for row in batch.open_rows(message) if row.kind == "lost")
 
     def states(self) -> dict[str, int]:
         """Return how many batches stand in each state."""
@@ -421,11 +434,13 @@ _unpack = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]]).decode
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600, exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA busy_timeout=5000")
-    return db
 
 
 def _chunks(rows: list[Row]) -> Iterator[list[Row]]:

@@ -35,8 +35,8 @@ class Periodic:
 class SealPolicy:
     """When rows go to disk and when they are sealed.
 
-    Rows are committed every `commit_ms`. They are sealed every `seal_ms` while online, by `OFFLINE_ROWS` while offline, and
-    at once on a change of state, at most `URGENT_A_DAY` times a day.
+    Rows are committed every `commit_ms`. They are sealed every `seal_ms` while online, by `OFFLINE_ROWS` while offline,
+    and at once on a change of state, at most `URGENT_A_DAY` times a day.
     """
 
     commit_ms: int

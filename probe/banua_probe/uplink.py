@@ -22,11 +22,12 @@ from banua_probe.config import Broker
 
 KEEPALIVE_S: Final = 600
 CONNECT_TIMEOUT_S: Final = 30
+CONNACK_S: Final = 15
+"""How long a broker may take to answer CONNECT; one that cannot read it may say nothing at all."""
 USER_TIMEOUT_MS: Final = 120_000
 """Unacknowledged bytes older than this end the TCP connection (TCP_USER_TIMEOUT)."""
 NO_SUBSCRIBERS: Final = 0x10
 TAKEN_OVER: Final = 0x8E
-_UNSUPPORTED: Final = 0x84
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class Puback:
     code: int
 
 
+_OTHER: Final = {
+    MQTTProtocolVersion.MQTTv5: MQTTProtocolVersion.MQTTv311,
+    MQTTProtocolVersion.MQTTv311: MQTTProtocolVersion.MQTTv5,
+}
+
 Event = Connected | Down | Incoming | Puback
 
 
@@ -70,11 +76,13 @@ class Uplink:
         self._client: Client | None = None
         self._version = MQTTProtocolVersion.MQTTv311 if broker.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
         self._generation = 0
+        self._accepted = threading.Event()
 
     def connect(self, will: tuple[str, bytes]) -> None:
         """Start a connection with `will` (topic, payload, retained); `Connected` or `Down` will be posted."""
         self.close()
         self._generation += 1
+        self._accepted = threading.Event()
         client = self._make_client(self._generation)
         client.will_set(will[0], will[1], qos=1, retain=True)
         self._client = client
@@ -114,16 +122,16 @@ class Uplink:
 
         def on_connect(_c: Client, _u: Any, _f: ConnectFlags, code: ReasonCode, _p: Properties | None) -> None:
             if code.is_failure:
-                self._fall_back(code.value == _UNSUPPORTED)
-                self._tell(generation, Down(f"broker refuses: {code}"))
+                self._fail(generation, f"broker refuses: {code}")
                 return
             client.subscribe([(topic, 1) for topic in self._subscriptions])
 
         def on_subscribe(*_: Any) -> None:
+            self._accepted.set()
             self._tell(generation, Connected())
 
         def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, code: ReasonCode, _p: Properties | None) -> None:
-            self._tell(generation, Down(f"connection ended: {code}", taken_over=code.value == TAKEN_OVER))
+            self._fail(generation, f"connection ended: {code}", taken_over=code.value == TAKEN_OVER)
 
         def on_message(_c: Client, _u: Any, message: MQTTMessage) -> None:
             self._tell(generation, Incoming(message.topic, bytes(message.payload)))
@@ -147,10 +155,16 @@ class Uplink:
             self._tell(generation, Down(f"no connection to {self._broker.host}:{self._broker.port}: {error}"))
             return
         client.loop_start()
+        if not self._accepted.wait(CONNACK_S):
+            self._fail(generation, f"no answer to CONNECT within {CONNACK_S} s")
 
-    def _fall_back(self, unsupported: bool) -> None:
-        if unsupported and self._broker.protocol == "auto":
-            self._version = MQTTProtocolVersion.MQTTv311
+    def _fail(self, generation: int, reason: str, *, taken_over: bool = False) -> None:
+        """Tell that the connection is gone; one never accepted may have been of a version too new, or too old."""
+        if generation != self._generation:
+            return
+        if not self._accepted.is_set() and self._broker.protocol == "auto":
+            self._version = _OTHER[self._version]
+        self._tell(generation, Down(reason, taken_over))
 
     def _tell(self, generation: int, event: Event) -> None:
         if generation == self._generation:
@@ -167,6 +181,6 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(broker.ca_file)
-    if broker.cert_file is not None and broker.key_file is not None:
+    if broker.cert_file:
         context.load_cert_chain(Path(broker.cert_file), Path(broker.key_file))
     return context

@@ -24,7 +24,7 @@ def verifies(public: bytes, message: bytes) -> bool:
 
 
 def open_rows(message: bytes) -> list[Row]:
-    """Return the rows of a whole message, its signature left to `verifies`; WireError when this version cannot read it."""
+    """Return the rows of a whole message, signature left to `verifies`; WireError if this version cannot read it."""
     envelope, body = unpack(message)
     if envelope.schema > SCHEMA or envelope.codec != CODEC:
         raise WireError(

@@ -18,11 +18,12 @@ from banua_wire.rows import MAX_BOOTTIME_MS, Row, check_range, check_text, check
 
 MAX_ROWS: Final = 4096
 """Most rows in one body."""
-MAX_BODY: Final = 1 << 20
+MAX_BODY: Final = 1 << 18
 """Most bytes a body may inflate to."""
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[list[Any]]).decode
+_Column = int | str | list[int | str | list[int | None] | None] | None
+_unpack = msgspec.msgpack.Decoder(list[list[_Column]]).decode
 
 
 def encode(rows: Iterable[Row]) -> bytes:
@@ -40,7 +41,7 @@ def encode(rows: Iterable[Row]) -> bytes:
 
 
 def decode(body: bytes, schema: int = SCHEMA) -> list[Row]:
-    """Return the rows of `body`, sealed with `schema`. Anything malformed raises WireError, in bounded time and memory."""
+    """Return the rows of `body`, sealed with `schema`; WireError for anything malformed, in bounded time and memory."""
     try:
         blocks = _unpack(_inflate(body))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

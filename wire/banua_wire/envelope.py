@@ -1,7 +1,7 @@
 """The plain head of a batch: whose it is and which one, readable without understanding its body.
 
-``"BNUA" | version u8 | name length u8 | name | stream 8 | seq u32 | boot_id 16 | schema u16 | codec u8 | body length u32``,
-big endian; the body follows, then 64 bytes of Ed25519 signature over everything before them.
+``"BNUA" | version u8 | name length u8 | name | stream 8 | seq u32 | boot_id 16 | schema u16 | codec u8 |
+body length u32``, big endian; the body follows, then 64 bytes of Ed25519 signature over everything before them.
 """
 
 import struct
@@ -21,6 +21,8 @@ SIGNATURE_BYTES: Final = 64
 STREAM_BYTES: Final = 8
 BOOT_BYTES: Final = 16
 MAX_SEQ: Final = 2**32 - 1
+MAX_SCHEMA: Final = 2**16 - 1
+MAX_CODEC: Final = 2**8 - 1
 
 _PREFIX = struct.Struct(">4sBB")
 _FIXED = struct.Struct(">8sI16sHBI")
@@ -44,6 +46,8 @@ def pack(envelope: Envelope, body: bytes) -> bytes:
         raise WireError(f"probe {envelope.probe!r:.60} is not a probe name")
     if len(envelope.stream) != STREAM_BYTES or len(envelope.boot_id) != BOOT_BYTES or not 1 <= envelope.seq <= MAX_SEQ:
         raise WireError(f"stream takes {STREAM_BYTES} bytes, boot_id {BOOT_BYTES}, seq 1…{MAX_SEQ}")
+    if not 0 <= envelope.schema <= MAX_SCHEMA or not 0 <= envelope.codec <= MAX_CODEC:
+        raise WireError(f"schema {envelope.schema} or codec {envelope.codec} is outside 0…{MAX_SCHEMA}, 0…{MAX_CODEC}")
     name = envelope.probe.encode("ascii")
     fixed = _FIXED.pack(envelope.stream, envelope.seq, envelope.boot_id, envelope.schema, envelope.codec, len(body))
     head = _PREFIX.pack(MAGIC, VERSION, len(name)) + name + fixed
@@ -53,7 +57,7 @@ def pack(envelope: Envelope, body: bytes) -> bytes:
 
 
 def unpack(message: bytes) -> tuple[Envelope, bytes]:
-    """Return envelope and body of a whole batch; WireError when its head is not one or its length is not what it says."""
+    """Return envelope and body of a whole batch; WireError when its head is none or its length not what it says."""
     if not _PREFIX.size <= len(message) <= MAX_MESSAGE:
         raise WireError(f"message of {len(message)} bytes; a batch has {_PREFIX.size} to {MAX_MESSAGE}")
     magic, version, name_length = _PREFIX.unpack_from(message)

@@ -2,4 +2,4 @@
 
 
 class WireError(ValueError):
-    """A row, batch, receipt or topic that breaks the contract; the message names the field and the limit in one line."""
+    """A row, batch, receipt or topic that breaks the contract; the message names field and limit in one line."""

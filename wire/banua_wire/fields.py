@@ -1,8 +1,8 @@
 """The data dictionary: every kind of row, every field, its unit, step, range and source.
 
-One literal table. Encoding, validation, InfluxDB tags and field names, the published dictionary and the console's labels
-derive from it. It is append-only: ids and meanings never change, new fields and kinds carry a higher ``since``; a
-collector therefore reads every schema ever published.
+One literal table. Encoding, validation, InfluxDB tags and field names, the published dictionary and the console's
+labels derive from it. It is append-only: ids and meanings never change, new fields and kinds carry a higher ``since``;
+a collector therefore reads every schema ever published.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class Kind:
         return _BY_ID[self.name].get(number)
 
 
-def _number(  # noqa: PLR0913 (a table row, not a call with a life of its own)
+def _number(
     number: int, name: str, unit: str, lo: float, hi: float, meaning: str, source: str, steps: int = 1
 ) -> Field:
     return Field(number, name, Type.NUMBER, unit, meaning, source, lo, hi, steps)

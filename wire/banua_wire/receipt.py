@@ -32,8 +32,8 @@ REASONS: Final = {
 class Receipt(msgspec.Struct, array_like=True, frozen=True):
     """Sent after each commit, duplicate and birth, never retained.
 
-    `got` and `rejects` name batches by seq and hash8; only such an entry settles a batch. `stored_to` (every seq up to it)
-    and `also` (ranges beyond it) count what is settled of `stream`. `ask` echoes the birth this receipt answers, 0
+    `got` and `rejects` name batches by seq and hash8; only such an entry settles a batch. `stored_to` (every seq up to
+    it) and `also` (ranges beyond it) count what is settled of `stream`. `ask` echoes the birth this receipt answers, 0
     when it answers none; `server_ms` is the collector's wall time.
     """
 

@@ -1,6 +1,5 @@
 """A row and what makes it valid: the dictionary applied to one measurement."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +14,7 @@ Key = tuple[int | float | str | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: its kind, CLOCK_BOOTTIME in ms, and the values by field name; what was not measured is absent."""
+    """One measurement: kind, CLOCK_BOOTTIME in ms, and values by field name; what was not measured is absent."""
 
     kind: str
     boottime_ms: int
@@ -23,7 +22,7 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """The values of the kind's key columns, None where absent: with kind and time, the row's identity in its boot."""
+        """Values of the kind's key columns, None where absent: with kind and time, the row's identity in a boot."""
         return tuple(_scalar(self.values.get(name)) for name in kind_of(self).key)
 
 
@@ -40,9 +39,11 @@ def kind_of(row: Row) -> Kind:
 
 
 def steps_of(field: Field, value: Value | None, where: str) -> int:
-    """Return `value` as a whole number of the field's steps; WireError when it is no number within the field's range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """Return `value` as a whole number of the field's steps; WireError when it is no number within range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise WireError(f"{where}: {value!r:.60} is not a number")
+    if not field.lo - 1 <= value <= field.hi + 1:  # NaN too; and before arithmetic that could overflow
+        raise WireError(f"{where}: {_short(value)} is outside {_range(field)}")
     steps = value if field.steps == 1 and isinstance(value, int) else round(value * field.steps)
     check_range(field, steps, where)
     return steps
@@ -51,7 +52,15 @@ def steps_of(field: Field, value: Value | None, where: str) -> int:
 def check_range(field: Field, steps: int, where: str) -> None:
     """Raise WireError when `steps` lies outside the field's range."""
     if not field.lo * field.steps <= steps <= field.hi * field.steps:
-        raise WireError(f"{where}: {steps / field.steps:g} is outside {field.lo:g}…{field.hi:g} {field.unit}".rstrip())
+        raise WireError(f"{where}: {_short(unit_value(field, steps))} is outside {_range(field)}")
+
+
+def _short(value: float) -> str:
+    return f"{value:.12g}" if isinstance(value, float) or abs(value) < 10**15 else "a number of over 15 digits"
+
+
+def _range(field: Field) -> str:
+    return f"{field.lo:.15g}…{field.hi:.15g} {field.unit}".rstrip()
 
 
 def unit_value(field: Field, steps: int) -> int | float:

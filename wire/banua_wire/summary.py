@@ -13,7 +13,7 @@ _US_PER_MS: Final = 1000
 
 
 def percentile(values: Sequence[float | None], percent: int) -> float | None:
-    """Return the smallest x with F(x) ≥ percent/100, None (lost) counting as +∞; None when that is x or nothing was sent."""
+    """Return the smallest x where F(x) ≥ percent/100, None (lost) as +∞; None if that is x or nothing was sent."""
     if not values:
         return None
     ranked = sorted(math.inf if value is None else value for value in values)

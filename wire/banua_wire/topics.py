@@ -24,9 +24,8 @@ def topic(probe: str, leaf: Leaf) -> str:
 
 def parse(text: str) -> tuple[str, Leaf]:
     """Return probe name and leaf of a topic; WireError when it is none of ours."""
-    head, _, rest = text.rpartition(f"{PREFIX}/")
-    probe, _, leaf = rest.partition("/")
+    probe, _, leaf = text.removeprefix(f"{PREFIX}/").partition("/")
     for known in LEAVES:
-        if leaf == known and not head and is_name(probe):
+        if leaf == known and is_name(probe) and text == topic(probe, known):
             return probe, known
     raise WireError(f"topic {text!r:.80} is not {PREFIX}/NAME/LEAF")

@@ -109,7 +109,7 @@ class InfluxProjection:
         work = Work(probe_id, list(conn.execute(ids).scalars()), due)
         known = _Known(conn, probe_id)
         self._load(conn, work, due, known)
-        # widen to every batch that shares the range, and again as long as that brings a changed batch with its own range
+        # widen to every batch that shares the range, again as long as that brings a changed batch with its own range
         while True:
             first, last = _range(work)
             if first is None or last is None:
@@ -150,8 +150,8 @@ class InfluxProjection:
                 update(written).where(written.c.projection == NAME, written.c.batch_id.in_(again)).values(digest=None)
             )
             for batch_id in set(again) - work.due:
-                added = conn.execute(insert(todo).values(projection=NAME, probe_id=work.probe_id, batch_id=batch_id))
-                work.todo_ids.append(added.inserted_primary_key[0])
+                also_due = insert(todo).values(projection=NAME, probe_id=work.probe_id, batch_id=batch_id)
+                work.todo_ids.append(conn.execute(also_due.returning(todo.c.id)).scalar_one())
 
     def _note_written(self, work: Work, plan: Plan) -> None:
         with self._engine.begin() as conn:

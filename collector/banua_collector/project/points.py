@@ -1,7 +1,8 @@
 """Rows to InfluxDB points: names and tags from the dictionary, every number a float, arrays only as derived fields.
 
-Two identities never share a series and a timestamp: where two fall on one millisecond, the later of them in the order of
-boot and boottime stands a nanosecond behind. Twins of one identity count once: that of the batch with the smaller hash.
+Two identities never share a series and a timestamp: where two fall on one millisecond, the later of them in the order
+of boot and boottime stands a nanosecond behind. Twins of one identity count once: that of the batch with the smaller
+hash.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from influxdb_client import InfluxDBClient
+from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
-from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -42,7 +41,7 @@ class InfluxTarget:
     def write(self, lines: Sequence[str]) -> None:
         """See `Target`."""
         try:
-            self._writes.write(self._bucket, self._org, "\n".join(lines).encode(), write_precision=WritePrecision.NS)
+            self._writes.write(self._bucket, self._org, "\n".join(lines).encode())  # by default in ns
         except (ApiException, HTTPError, OSError) as error:
             raise TargetUnavailableError(_one_line("write", error)) from error
 
@@ -56,8 +55,8 @@ class InfluxTarget:
 
     def close(self) -> None:
         """Close the connections."""
-        self._writes.close()
-        self._client.close()
+        self._writes.close()  # type: ignore[no-untyped-call]
+        self._client.close()  # type: ignore[no-untyped-call]
 
 
 def _moment(unix_ms: int) -> datetime:

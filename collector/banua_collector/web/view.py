@@ -14,8 +14,14 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "path": ("outcome", "reason", "loss", "rtt_p50_ms", "rtt_p95_ms", "p50_lost", "p95_lost"),
     "board": ("mains", "battery_pct", "undervoltage", "temperature_c", "disk_free_mb"),
 }
-#: texts that are words of ours and are translated; every other text is shown as it came
-WORD_FIELDS: Final = frozenset({"state", "rat", "outcome", "source", "timestamp_source"})
+#: the texts that are words of the dictionary, and are translated; every other text is shown as it came
+WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "state": ("registered", "limited", "no_service", "denied", "unknown"),
+    "rat": ("gsm", "umts", "lte", "nr_sa", "nr_nsa"),
+    "outcome": ("measured", "failed", "not_measured"),
+    "source": ("ntp", "gnss", "collector"),
+    "timestamp_source": ("user", "kernel"),
+}
 _LOST: Final = frozenset({"p50_lost", "p80_lost", "p95_lost"})
 _ORDER: Final[tuple[State, ...]] = ("late", "online", "never")
 _MINUTE_MS: Final = 60_000
@@ -66,7 +72,7 @@ def title(reading: Reading, language: Language) -> str:
 
 def _text(kind: str, value: Value, language: Language, now_ms: int) -> str:
     if isinstance(value.value, str):
-        return language.word("value", value.value) if value.name in WORD_FIELDS else value.value
+        return language.word("value", value.value) if value.name in WORDS else value.value
     if value.name in _LOST:
         return language.word("value", "lost")
     if value.name == "loss":

@@ -44,9 +44,19 @@ class Identity:
 class AtModem:
     """One modem, polled over its AT port in its dialect."""
 
-    def __init__(self, port: Port, dialect: Dialect, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        port: Port,
+        dialect: Dialect,
+        *,
+        command_s: float = COMMAND_S,
+        poll_s: float = POLL_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._port = port
         self._dialect = dialect
+        self._command_s = command_s
+        self._poll_s = poll_s
         self._monotonic = monotonic
         self._set_up_in = 0
         self.unreadable = 0
@@ -55,7 +65,7 @@ class AtModem:
     def poll(self) -> Reading:
         """Ask every command of the dialect and return what the answered ones say together.
 
-        Takes at most `POLL_S`. Raises `ModemUnavailable` if not one was answered.
+        Takes at most `poll_s`. Raises `ModemUnavailable` if not one was answered.
         """
         lines = [line for reply in self._ask(self._dialect.poll).values() for line in reply]
         told = list(parse(self._dialect, lines))
@@ -73,18 +83,16 @@ class AtModem:
 
     def _ask(self, commands: Iterable[str]) -> dict[str, list[str]]:
         """Return the replies to those of `commands` that were answered, an error being an answer too."""
-        deadline = self._monotonic() + POLL_S
+        deadline = self._monotonic() + self._poll_s
         replies: dict[str, list[str]] = {}
-        failure = ModemUnavailable("no command to ask")
+        failure: ModemUnavailable | None = None
         for command in commands:
             try:
                 self._set_up(deadline)
                 replies[command] = self._exchange(command, deadline)
             except ModemUnavailable as error:
-                failure = error
-            if self._monotonic() >= deadline:
-                break
-        if not replies:
+                failure = failure or error  # what follows the first is its consequence
+        if failure is not None and not replies:
             raise failure
         return replies
 
@@ -98,7 +106,10 @@ class AtModem:
         self._set_up_in = self._port.session
 
     def _exchange(self, command: str, deadline: float) -> list[str]:
-        return self._port.exchange(command, max(0.0, min(COMMAND_S, deadline - self._monotonic())))
+        left = deadline - self._monotonic()
+        if left <= 0:
+            raise ModemUnavailable(f"no time left to ask {command}")
+        return self._port.exchange(command, min(self._command_s, left))
 
 
 def _first(pattern: re.Pattern[str], lines: Iterable[str]) -> str | None:

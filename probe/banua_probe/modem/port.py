@@ -91,15 +91,16 @@ class AtPort:
 
     def _reply(self, fd: int, deadline: float) -> list[str]:
         received = b""
-        while len(received) <= MAX_REPLY:
+        while True:
             if not select.select([fd], [], [], max(0.0, deadline - self._monotonic()))[0]:
                 raise ModemUnavailable(f"{self._device}: no complete reply in time")
             received += _read(fd)
+            if len(received) > MAX_REPLY:
+                raise ModemUnavailable(f"{self._device}: a reply of more than {MAX_REPLY} bytes")
             *lines, _unfinished = received.decode("latin-1").replace("\r", "\n").split("\n")
             told = [text for line in lines if (text := clean(line))]
             if any(map(is_final, told)):
                 return told
-        raise ModemUnavailable(f"{self._device}: a reply of more than {MAX_REPLY} bytes")
 
 
 def _open_raw(device: str) -> int:

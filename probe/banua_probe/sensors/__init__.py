@@ -1,7 +1,7 @@
 """What a probe senses: one file a sensor, one line each in the registry below.
 
-A sensor is settings, a pure row builder and a thin runner. Each instance is a `Task` that runs in a thread of its own, so
-that a modem that hangs delays nobody else.
+A sensor is settings, a pure row builder and a thin runner. Each instance is a `Task` that runs in a thread of its own,
+so that a modem that hangs delays nobody else.
 """
 
 import random

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
 
@@ -65,4 +66,5 @@ def _supplies(sys_class: Path, kind: str, value: str) -> list[int]:
 
 def board_row(boottime_ms: int, values: dict[str, Value], *, waiting: int, outbox_bytes: int) -> Row:
     """Return the row: the board's values and the outbox's backlog."""
-    return Row("board", boottime_ms, values | {"outbox_waiting": waiting, "outbox_kb": outbox_bytes // 1000})
+    values = values | {"outbox_waiting": waiting, "outbox_kb": outbox_bytes // 1000}
+    return Row("board", boottime_ms, within_dictionary("board", values))

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from banua_probe.config import PathTarget
 from banua_wire.fields import Value
@@ -13,7 +13,11 @@ from banua_wire.rows import Row
 TIMEOUT_S: Final = 3.0
 """T_max: a connect that takes longer is lost."""
 
-Connect = Callable[[], float | None]
+Resolve = Callable[[str, int], list[Any]]
+
+
+def _resolve(host: str, port: int) -> list[Any]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 def connect_once(address: tuple[str, int], family: socket.AddressFamily) -> float | None:
@@ -27,13 +31,19 @@ def connect_once(address: tuple[str, int], family: socket.AddressFamily) -> floa
     return None
 
 
-def measure(target: PathTarget, boottime_ms: Callable[[], int], sleep: Callable[[float], None]) -> Row:
+def measure(
+    target: PathTarget,
+    boottime_ms: Callable[[], int],
+    sleep: Callable[[float], None],
+    resolve: Resolve = _resolve,
+) -> Row:
     """Run one train to `target` and return its row; a name that does not resolve is a failure with its reason."""
     started_ms = boottime_ms()
     try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        return train_row(target, started_ms, [], reason=f"name not resolved: {error.strerror or error}")
+        found = resolve(target.host, target.port)[0]
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA refuses
+        told = getattr(error, "strerror", None) or error
+        return train_row(target, started_ms, [], reason=f"name not resolved: {told}")
     family, address = found[0], found[4][:2]
     rtts: list[float | None] = []
     for number in range(target.count + 1):
@@ -44,7 +54,7 @@ def measure(target: PathTarget, boottime_ms: Callable[[], int], sleep: Callable[
 
 
 def train_row(target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "") -> Row:
-    """Return the row of a train: its first round trip apart as `wake_rtt_us`, the others in send order, None where lost."""
+    """Return the row of a train: its first round trip as `wake_rtt_us`, the others in send order, None where lost."""
     measured = any(rtt is not None for rtt in rtts)
     values: dict[str, Value] = {
         "target": target.target,

@@ -11,7 +11,8 @@ from statistics import median
 from typing import Final
 
 from banua_probe.modem.reading import Reading, State
-from banua_wire.fields import BY_KIND, Value
+from banua_probe.sensors.within import within_dictionary
+from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 STATES: Final[tuple[State, ...]] = ("registered", "limited", "no_service", "denied", "unknown")
@@ -46,7 +47,7 @@ def radio_row(modem: str, polls: Sequence[Poll], boottime_ms: int, *, sim_plmn: 
         values["value_age_ms"] = max(boottime_ms - measured[-1], 0)
     if simulated:
         values["simulated"] = 1
-    return Row("radio", boottime_ms, values)
+    return Row("radio", boottime_ms, within_dictionary("radio", values))
 
 
 def _has_level(reading: Reading) -> bool:
@@ -67,14 +68,4 @@ def _signal(readings: Sequence[Reading]) -> dict[str, Value]:
     censored = {name for reading in readings for name in reading.censored}
     if censored:
         values["censored"] = ",".join(sorted(censored))
-    return within_dictionary("radio", values)
-
-
-def within_dictionary(kind: str, values: dict[str, Value]) -> dict[str, Value]:
-    """Return `values` without numbers outside their field's range: those are unknown, never clipped."""
-    kept: dict[str, Value] = {}
-    for name, value in values.items():
-        field = BY_KIND[kind].field(name)
-        if field is not None and (not isinstance(value, int | float) or field.lo <= value <= field.hi):
-            kept[name] = value
-    return kept
+    return values

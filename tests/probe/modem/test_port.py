@@ -8,7 +8,7 @@ import pytest
 
 from banua_lab.modem import EmulatedModem
 from banua_lab.scenario import Scenario, load
-from banua_probe.modem.at_modem import COMMAND_S, POLL_S, AtModem, Identity
+from banua_probe.modem.at_modem import COMMAND_S, AtModem, Identity
 from banua_probe.modem.dialects import DIALECTS
 from banua_probe.modem.errors import ModemUnavailable
 from banua_probe.modem.port import MAX_REPLY, AtPort
@@ -47,7 +47,6 @@ def test_a_hung_modem_is_unavailable_within_the_timeout_and_its_late_reply_is_th
 ) -> None:
     assert port.exchange("AT+CGSN", 2)[-2:] == ["867698040000000", "OK"]
     emulated.hang()
-    time.sleep(0.05)
     started = time.monotonic()
     with pytest.raises(ModemUnavailable, match="no complete reply in time"):
         port.exchange("AT+CGSN", 0.3)
@@ -75,13 +74,12 @@ def test_a_reply_without_an_end_is_given_up(emulated: EmulatedModem, port: AtPor
         port.exchange("AT", 0.2)
 
 
-def test_a_babbling_modem_is_given_up(village: Scenario, tmp_path: Path) -> None:
+def test_a_babbling_modem_is_given_up(tmp_path: Path) -> None:
     babbler = load(_written(tmp_path, '"AT+CSQ" = ["' + "x" * (MAX_REPLY + 100) + '"]'))
     with EmulatedModem(babbler) as modem:
         port = AtPort(modem.device)
         with pytest.raises(ModemUnavailable, match=f"more than {MAX_REPLY} bytes"):
             port.exchange("AT+CSQ", 5)
-    assert village.dialect == babbler.dialect
 
 
 def _written(folder: Path, reply: str) -> Path:
@@ -110,7 +108,7 @@ def test_what_is_no_port_is_unavailable(tmp_path: Path, name: str, message: str)
         AtPort(str(tmp_path / name)).exchange("AT", 1)
 
 
-def test_a_poll_says_what_the_modem_said(emulated: EmulatedModem, port: AtPort) -> None:
+def test_a_poll_says_what_the_modem_said(port: AtPort) -> None:
     modem = AtModem(port, QUECTEL)
     reading = modem.poll()
     assert (reading.state, reading.rat, reading.plmn) == ("registered", "lte", "51010")
@@ -118,7 +116,6 @@ def test_a_poll_says_what_the_modem_said(emulated: EmulatedModem, port: AtPort) 
     assert reading.rsrp_dbm is not None
     assert -110 <= reading.rsrp_dbm <= -106
     assert modem.unreadable == 0
-    emulated.say(b"")
 
 
 def test_identity_is_the_imei_and_the_home_network(port: AtPort) -> None:
@@ -144,14 +141,13 @@ def test_unreadable_lines_are_counted_and_the_rest_is_used(tmp_path: Path) -> No
 
 
 def test_a_poll_of_a_hung_modem_fails_within_its_time(emulated: EmulatedModem, port: AtPort) -> None:
-    modem = AtModem(port, QUECTEL)
+    modem = AtModem(port, QUECTEL, command_s=0.3, poll_s=0.7)
     modem.poll()
     emulated.hang()
-    time.sleep(0.05)
     started = time.monotonic()
-    with pytest.raises(ModemUnavailable):
+    with pytest.raises(ModemUnavailable, match="no complete reply in time"):
         modem.poll()
-    assert time.monotonic() - started < POLL_S + COMMAND_S
+    assert 0.7 <= time.monotonic() - started < 1.5
     emulated.resume()
     assert modem.poll().state == "registered"
 
@@ -165,8 +161,9 @@ def test_a_restarted_modem_is_found_under_its_link_and_set_up_again(village: Sce
         with EmulatedModem(village, truth, link):
             assert modem.poll().state == "registered"
             assert port.session == session
-    with pytest.raises(ModemUnavailable, match="No such file"):
-        modem.poll()
+    for cause in ("the device hung up", "No such file"):
+        with pytest.raises(ModemUnavailable, match=cause):
+            modem.poll()
     assert truth.read_text(encoding="utf-8").count('"ATE0"') == 2
     port.close()
 
@@ -204,13 +201,7 @@ def test_a_poll_without_an_answer_is_unavailable() -> None:
 
 
 def test_a_poll_ends_when_its_time_is_up() -> None:
-    now = 0.0
-
-    def monotonic() -> float:
-        nonlocal now
-        now += 0.3
-        return now
-
-    port = Scripted({})
-    AtModem(port, QUECTEL, monotonic).poll()
-    assert len(port.asked) < len(QUECTEL.setup) + len(QUECTEL.poll) or now <= POLL_S + COMMAND_S
+    port = Scripted({"AT+CEREG?": ["+CEREG: 0,1"]})
+    slow = AtModem(port, QUECTEL, poll_s=1.5 * (len(QUECTEL.setup) + 3), monotonic=lambda: 1.5 * len(port.asked))
+    assert slow.poll().state == "registered"
+    assert port.asked == [*QUECTEL.setup, *QUECTEL.poll[:3]]

@@ -1,0 +1,336 @@
+"""The command line, as an administrator uses it: every command on a real database, every refusal one line."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, insert, select, update
+
+from banua_collector import cli, db, registry
+from banua_collector.tables import boots, deployments, journal, quarantine, todo, written
+from banua_wire import batch
+from banua_wire.envelope import Envelope
+from banua_wire.fields import SCHEMA
+from tests.collector.fleet import BOOT, NOW_MS, SECRET, add_batch, radio
+
+_KEY = "ab" * 32
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Settings whose database is the `engine` fixture's."""
+    path = tmp_path / "collector.toml"
+    path.write_text(f'state_dir = "{tmp_path}"\n[broker]\nhost = "localhost"\ntls = false\n')
+    return path
+
+
+@pytest.fixture
+def run(config: Path, engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line; returns exit status, stdout and stderr."""
+    monkeypatch.setenv(cli.CONFIG_VARIABLE, str(config))
+    assert engine.url.database == str(config.parent / "banua.sqlite")
+
+    def run_line(line: str) -> tuple[int, str, str]:
+        try:
+            status = cli.main(shlex.split(line))
+        except SystemExit as exit_:
+            status = int(str(exit_.code))
+        return status, *capsys.readouterr()
+
+    return run_line
+
+
+@pytest.fixture
+def deployed(run: Run) -> Run:
+    """A probe p1 that stands at tabanio-1 since the morning."""
+    for line in (
+        "places add 63.01.01.2002 tabanio-1 'Balai desa' --lat -3.7568 --lon 114.6322",
+        "places add 63.01.01.2002 tabanio-2 Masjid",
+        f"probes add p1 --key {_KEY}",
+        "deployments add p1 tabanio-1 --from 2025-10-09T08:00+08:00 --power-source PLN",
+    ):
+        status, _, err = run(line)
+        assert (status, err) == (0, "")
+    return run
+
+
+def _lines(run: Run, line: str) -> list[dict[str, object]]:
+    status, out, err = run(f"{line} --json")
+    assert (status, err) == (0, "")
+    return [json.loads(each) for each in out.splitlines()]
+
+
+def test_check_config_says_ok_or_every_problem(run: Run, config: Path) -> None:
+    assert run(f"check-config --config {config}") == (0, f"{config}: ok\n", "")
+    config.write_text(config.read_text() + "port = 70000\n[web]\nport = 0\n")
+    assert run(f"check-config --config {config}") == (
+        1,
+        "",
+        f"banua-collector: {config}: broker.port: 70000 is outside 1…65535\n"
+        f"banua-collector: {config}: web.port: 0 is outside 1…65535\n",
+    )
+
+
+def test_villages_are_loaded_and_found(run: Run) -> None:
+    assert run("villages load") == (0, "2016 villages of Kepmendagri 300.2.2-2138/2025; 2016 changed\n", "")
+    assert run("villages load")[1].endswith("; 0 changed\n")
+    assert run("villages find tabanio")[1] == (
+        "CODE           NAME     DISTRICT  REGENCY\n63.01.01.2002  Tabanio  Takisung  Kabupaten Tanah Laut\n"
+    )
+    assert run("villages find nowhere")[1] == "no such village\n"
+
+
+def test_a_probe_is_registered_placed_and_listed(deployed: Run) -> None:
+    assert [(place["name"], place["latitude"]) for place in _lines(deployed, "places list")] == [
+        ("tabanio-1", -3.7568),
+        ("tabanio-2", None),
+    ]
+    (deployment,) = _lines(deployed, "deployments list")
+    assert deployment == {
+        "id": 1,
+        "probe": "p1",
+        "place": "tabanio-1",
+        "village": "Tabanio",
+        "from": "2025-10-09T00:00:00Z",
+        "to": None,
+        "power_source": "PLN",
+        "supply_hours": None,
+        "antenna": None,
+        "connectivity": "online",
+    }
+    (probe,) = _lines(deployed, "probes list")
+    assert (probe["name"], probe["simulated"], probe["keys"]) == ("p1", False, [f"{_KEY[:16]} valid"])
+
+
+def test_a_deployment_is_moved_corrected_and_ended(deployed: Run, engine: Engine) -> None:
+    assert deployed("deployments add p1 tabanio-2 --from 2025-10-10T08:00+08:00")[0] == 1
+    assert deployed("deployments add p1 tabanio-2 --from 2025-10-10T08:00+08:00 --end-open")[:2] == (
+        0,
+        "deployment 2 added; 0 batches are written anew\n",
+    )
+    assert deployed("deployments correct 1 --from 2025-10-09T09:00+08:00 --antenna Yagi")[0] == 0
+    assert deployed("deployments end 2 --at 2025-10-11T00:00Z")[0] == 0
+    assert deployed("deployments correct 2 --open")[0] == 0
+    with db.reading(engine) as conn:
+        found = conn.execute(select(deployments).order_by(deployments.c.id)).all()
+    assert [(one.from_ms, one.to_ms, one.antenna, one.power_source) for one in found] == [
+        (1_759_971_600_000, 1_760_054_400_000, "Yagi", "PLN"),
+        (1_760_054_400_000, None, None, None),
+    ]
+
+
+def test_a_changed_deployment_makes_what_was_written_in_its_time_due(deployed: Run, engine: Engine) -> None:
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
+        conn.execute(
+            insert(written).values(
+                projection="influx", batch_id=1, probe_id=1, first_ms=NOW_MS, last_ms=NOW_MS, digest=b"d", withheld=0
+            )
+        )
+    assert deployed("deployments correct 1 --place tabanio-2")[1] == (
+        "deployment 1 corrected; 1 batches are written anew\n"
+    )
+    with db.reading(engine) as conn:
+        assert [row.batch_id for row in conn.execute(select(todo))] == [1]
+
+
+def test_keys_are_added_retired_and_revoked(deployed: Run) -> None:
+    assert deployed(f"probes add p1 --key {'cd' * 32}")[:2] == (0, "probe p1 has 2 keys now\n")
+    assert deployed("probes key-retire p1 abab")[1] == "key abababababababab… of probe p1 is retired\n"
+    assert deployed("probes key-revoke p1 cd")[1] == "key cdcdcdcdcdcdcdcd… of probe p1 is revoked\n"
+    assert _lines(deployed, "probes list")[0]["keys"] == ["abababababababab retired", "cdcdcdcdcdcdcdcd revoked"]
+
+
+def test_a_simulated_probe_is_listed_as_such(run: Run) -> None:
+    assert run(f"probes add sim --key {_KEY} --simulated")[0] == 0
+    assert _lines(run, "probes list")[0]["simulated"] is True
+
+
+@pytest.mark.parametrize("standing", ["released", "dropped"])
+def test_a_held_boot_is_assigned_by_a_person(deployed: Run, engine: Engine, standing: str) -> None:
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
+        conn.execute(update(boots).values(standing="held"))
+    assert _lines(deployed, "probes boots p1")[0]["standing"] == "held"
+    assert deployed(f"probes assign p1 {BOOT.hex()[:4]} {standing}")[:2] == (
+        0,
+        f"boot {BOOT.hex()} of probe p1 is {standing}\n",
+    )
+    assert _lines(deployed, "probes boots p1")[0]["standing"] == standing
+
+
+def test_the_journal_is_listed_and_a_batch_shown_row_by_row(deployed: Run, engine: Engine) -> None:
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5), radio(6, rsrp_dbm=-99)], NOW_MS)
+        add_batch(conn, "p1", 2, [radio(7)], NOW_MS)
+    assert [(one["id"], one["seq"], one["rows"]) for one in _lines(deployed, "journal list --probe p1")] == [
+        (2, 2, 1),
+        (1, 1, 2),
+    ]
+    assert len(_lines(deployed, "journal list --limit 1")) == 1
+    rows = _lines(deployed, "journal show 1")
+    assert [(row["seq"], row["kind"], row["boottime_ms"]) for row in rows] == [(1, "radio", 5), (1, "radio", 6)]
+    assert deployed("journal show 1")[1].startswith("KIND   BOOTTIME_MS  VALUES\nradio  5            {'modem': 'm1'")
+    (info,) = _lines(deployed, "journal info")
+    assert (info["probes"], info["batches"], info["quarantine"], info["held_boots"]) == (1, 2, 0, 0)
+
+
+def test_the_quarantine_is_listed_and_shown_readable_or_not(deployed: Run, engine: Engine) -> None:
+    sealed = batch.seal(SECRET, Envelope("p1", b"s" * 8, 3, BOOT, SCHEMA), [radio(9)])
+    assert deployed("journal quarantine")[1] == "the quarantine is empty\n"
+    with engine.begin() as conn:
+        for number, message in enumerate([sealed, b"BNUA?"]):
+            conn.execute(
+                insert(quarantine).values(
+                    probe_name="p1",
+                    topic="banua/v1/p1/batch",
+                    reason="bad_signature",
+                    detail="made with none of the probe's 1 keys",
+                    hash=b"%d" % number,
+                    received_ms=NOW_MS,
+                    message=message,
+                )
+            )
+    assert [one["reason"] for one in _lines(deployed, "journal quarantine")] == ["bad_signature"] * 2
+    assert _lines(deployed, "journal quarantine 1")[0]["seq"] == 3
+    (unreadable,) = _lines(deployed, "journal quarantine 2")
+    assert (unreadable["message"], unreadable["detail"]) == (b"BNUA?".hex(), "made with none of the probe's 1 keys")
+
+
+def test_a_restored_journal_has_a_new_name_and_everything_due(deployed: Run, engine: Engine) -> None:
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
+        before = conn.execute(select(journal.c.journal_id)).scalar_one()
+    status, out, _ = deployed("journal restored")
+    with db.reading(engine) as conn:
+        after = conn.execute(select(journal.c.journal_id)).scalar_one()
+        due = len(conn.execute(select(todo)).all())
+    assert (status, out) == (0, f"the journal is {after.hex()} now; 1 batches are written anew\n")
+    assert after != before
+    assert due == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "places add 63.99.99.9999 a A",
+            "village '63.99.99.9999' is not in the list (find it with: villages find NAME)",
+        ),
+        ("deployments end 9 --at 2025-10-09T08:00+08:00", "there is no deployment 9"),
+        ("probes add P1 --key " + _KEY, "'P1' is not a probe name: 1 to 32 of a–z, 0–9 and '-', no '-' at either end"),
+        ("probes add p2 --key abc", "key 'abc' is not 64 hexadecimal digits"),
+        ("probes boots p2", "probe p2 is not registered"),
+        ("probes assign p1 77 released", "probe p1 has 0 boots that begin with '77'"),
+        ("journal show 9", "there is no batch 9"),
+        ("journal quarantine 9", "there is no message 9 in quarantine"),
+        ("journal list --probe p2", "probe p2 is not registered"),
+        ("probes add p1 --simulated --key " + "cd" * 32, "probe p1 is registered already, and not as simulated"),
+        ("probes add p2 --key " + _KEY, "key abababababababab… belongs to probe p1 already"),
+        (
+            "probes add collector --key " + "cd" * 32,
+            "collector cannot name a probe: the broker would take it for the collector",
+        ),
+        (
+            "deployments correct 1 --connectivity radio",
+            "connectivity 'radio' is not one of online, sometimes, by_hand",
+        ),
+        (
+            "deployments end 1 --at 2025-10-09T08:00",
+            "'2025-10-09T08:00' has no offset: write it like 2025-10-09T08:00+08:00 (WITA)",
+        ),
+        ("deployments end 1 --at today", "'today' is not a time like 2026-11-24T08:00+08:00"),
+        ("deployments end 1 --at 1969-12-31T23:59Z", "'1969-12-31T23:59Z' is before 1970"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_1(deployed: Run, line: str, message: str) -> None:
+    assert deployed(line) == (1, "", f"banua-collector: {message}\n")
+
+
+def test_a_refused_command_changes_nothing(deployed: Run, engine: Engine) -> None:
+    assert deployed("deployments add p1 tabanio-2 --from 2025-10-08T08:00+08:00 --to 2025-10-07T08:00+08:00")[0] == 1
+    assert deployed("deployments add p1 nowhere --from 2025-10-10T08:00+08:00 --end-open")[0] == 1
+    with db.reading(engine) as conn:
+        (only,) = registry.list_deployments(conn)
+    assert only.to_ms is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("deployments correct 1 --open --to 2025-10-09T08:00Z", "argument --to: not allowed with argument --open"),
+        ("probes", "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_explained_and_exits_2(run: Run, line: str, message: str) -> None:
+    status, out, err = run(line)
+    assert (status, out) == (2, "")
+    assert err.endswith(f"error: {message}\n")
+
+
+def test_a_database_that_is_none_is_one_line(run: Run, config: Path) -> None:
+    (config.parent / "other").mkdir()
+    (config.parent / "other" / "banua.sqlite").write_text("this is no database at all, whatever its name says")
+    config.write_text(config.read_text().replace(str(config.parent), f"{config.parent}/other"))
+    status, out, err = run("journal info")
+    assert (status, out) == (1, "")
+    assert err.startswith("banua-collector: database: ")
+    assert err.count("\n") == 1
+
+
+def test_settings_stand_where_the_option_the_environment_or_else_the_custom_says(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = f"{config.parent}/nowhere.toml"
+    missing = (1, "", f"banua-collector: {nowhere}: No such file or directory\n")
+    assert run(f"journal info --config {nowhere}") == missing
+    monkeypatch.setenv(cli.CONFIG_VARIABLE, nowhere)
+    assert run("journal info") == missing
+    monkeypatch.delenv(cli.CONFIG_VARIABLE)
+    assert cli.DEFAULT_CONFIG == "/etc/banua-collector.toml"
+    if not Path(cli.DEFAULT_CONFIG).exists():
+        assert run("journal info")[2] == f"banua-collector: {cli.DEFAULT_CONFIG}: No such file or directory\n"
+
+
+def test_run_runs_the_collector_with_the_settings(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from banua_collector import app
+
+    given = []
+    monkeypatch.setattr(app, "run", lambda settings: given.append(settings.state_dir) or 0)
+    assert run("run") == (0, "", "")
+    assert given == [config.parent]
+
+
+def test_the_command_line_itself_needs_the_standard_library_alone() -> None:
+    code = (
+        "import sys, banua_collector.cli\n"
+        "before = set(sys.stdlib_module_names) | {'banua_collector', '__main__'}\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} - before - set(sys.argv[1:])))\n"
+    )
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*{n.split('.')[0] for n in sys.modules})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    found = subprocess.run([sys.executable, "-c", code, *bare], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_missing_extra_is_one_line_that_names_the_command(config: Path) -> None:
+    code = (
+        "import sys; sys.modules['sqlalchemy'] = None\n"
+        "from banua_collector.cli import main\n"
+        "sys.exit(main(['journal', 'info', '--config', sys.argv[1]]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "banua-collector: sqlalchemy is missing; pip install 'sinyal-banua[collector]'\n",
+    )

@@ -22,12 +22,11 @@ STANDINGS: Final = ("released", "dropped")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a batch stands: its stream and seq, its first and last row in ms of CLOCK_BOOTTIME."""
+    """Where a batch stands: its stream and seq, its first and last row in ms of CLOCK_BOOTTIME (None: no rows)."""
 
     stream_id: int
     seq: int
-    first_boottime_ms: int
-    last_boottime_ms: int
+    boottimes_ms: tuple[int, int] | None
 
 
 def boot_row(conn: Connection, probe_id: int, boot_id: bytes) -> Row[Any] | None:
@@ -59,16 +58,18 @@ def batch_came(conn: Connection, probe_id: int, boot_id: bytes, span: Span, now_
     if row is None:  # inserted in this very transaction
         raise AssertionError("boot row is missing")
     is_new = row.stream_id is None
-    values: dict[str, Any] = {
-        "first_boottime_ms": _least(row.first_boottime_ms, span.first_boottime_ms),
-        "last_boottime_ms": max(row.last_boottime_ms or 0, span.last_boottime_ms),
-    }
+    values: dict[str, Any] = {}
+    if span.boottimes_ms is not None:
+        first = _least(row.first_boottime_ms, span.boottimes_ms[0])
+        last = max(row.last_boottime_ms or 0, span.boottimes_ms[1])
+        values = {"first_boottime_ms": first, "last_boottime_ms": last}
+        values |= _interval(conn, probe_id, boot_id, first, last)
     if is_new:
         values |= {"stream_id": span.stream_id, "first_seq": span.seq}
     elif row.stream_id == span.stream_id:
         values["first_seq"] = _least(row.first_seq, span.seq)
-    values |= _interval(conn, probe_id, boot_id, values["first_boottime_ms"], values["last_boottime_ms"])
-    conn.execute(update(boots).where(boots.c.id == row.id).values(**values))
+    if values:
+        conn.execute(update(boots).where(boots.c.id == row.id).values(**values))
     return is_new
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots
@@ -180,7 +180,7 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
 
 def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
     envelope, rows = item.envelope, item.rows
-    boottimes = [row.boottime_ms for row in rows] or [0]
+    boottimes = [row.boottime_ms for row in rows]
     batch_id = conn.execute(
         insert(batches)
         .values(
@@ -190,8 +190,8 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
             hash=item.digest,
             boot_id=envelope.boot_id,
             rows=len(rows),
-            first_boottime_ms=min(boottimes),
-            last_boottime_ms=max(boottimes),
+            first_boottime_ms=min(boottimes, default=0),
+            last_boottime_ms=max(boottimes, default=0),
             received_ms=item.message.received_ms,
             message=item.message.payload,
         )
@@ -199,7 +199,7 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
     ).scalar_one()
     new_anchors = _insert_told(conn, item, batch_id)
     _declare_lost(conn, item)
-    span = boots.Span(stream_id, envelope.seq, min(boottimes), max(boottimes))
+    span = boots.Span(stream_id, envelope.seq, (min(boottimes), max(boottimes)) if boottimes else None)
     is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
     _due(conn, item.probe_id, [batch_id])
     _redate(conn, item.probe_id, envelope.boot_id, new_anchors)
@@ -212,7 +212,7 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
 def _insert_told(conn: Connection, item: Verified, batch_id: int) -> list[int]:
     """Write what the rows tell SQL: anchors, events, losses; return the boottimes of the anchors."""
     base: dict[str, Any] = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
-    told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if row.kind in _TOLD]
+    told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if _tells(row)]
     found = [values for values in told if "unix_ms" in values]
     if found:
         conn.execute(insert(anchors), found)
@@ -222,13 +222,18 @@ def _insert_told(conn: Connection, item: Verified, batch_id: int) -> list[int]:
     return [values["boottime_ms"] for values in found]
 
 
-_TOLD: Final = {"clock", "event", "lost"}
+_TOLD: Final = {"clock": ("unix_ms", "error_ms"), "event": (), "lost": ()}
+"""What goes to SQL, and which of its fields it is worth nothing without: an anchor has a time and an error."""
+
+
+def _tells(row: Row) -> bool:
+    return row.kind in _TOLD and all(name in row.values for name in _TOLD[row.kind])
 
 
 def _told(row: Row) -> dict[str, Any]:
     values = row.values
     if row.kind == "clock":
-        return {name: values.get(name, 0) for name in ("unix_ms", "error_ms")} | {"source": values.get("source", "?")}
+        return {name: values[name] for name in _TOLD["clock"]} | {"source": values.get("source", "?")}
     if row.kind == "event":
         return {"name": values.get("name", "?"), "n": values.get("n", 0), "detail": values.get("detail", "")}
     lost = f"{values.get('stream')}:{values.get('from_seq')}-{values.get('to_seq')} {values.get('reason')}"
@@ -273,7 +278,7 @@ def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int
         stored_to = ranges.pop(0)[1]
         conn.execute(update(streams).where(streams.c.id == stream_id).values(stored_to=stored_to))
     highest = conn.execute(select(func.max(seen.c.seq)).where(seen.c.stream_id == stream_id)).scalar() or 0
-    if len(ranges) > MAX_RANGES or (ranges and ranges[-1][1] < highest):
+    if len(ranges) > MAX_RANGES or highest > (ranges[-1][1] if ranges else stored_to):
         ranges = [*ranges[: MAX_RANGES - 1], (highest, highest)]
     return stored_to, ranges
 
@@ -320,20 +325,27 @@ def _redate(conn: Connection, probe_id: int, boot_id: bytes, boottimes: list[int
 def _release_withheld(conn: Connection, probe_id: int) -> None:
     """Make due what waited for a better time: a new boot has begun, so earlier ones get no better."""
     waiting = select(written.c.batch_id).where(written.c.probe_id == probe_id, written.c.withheld > 0)
-    due_where(conn, probe_id, batches.c.id.in_(waiting))
+    due_where(conn, probe_id, or_(batches.c.id.in_(waiting), batches.c.id.in_(_under_way(probe_id))))
 
 
 def mark_range(conn: Connection, affected: Affected) -> int:
     """Make due every batch of a probe that has, or may have, rows in a range of wall time; return how many.
 
-    A batch that is not written yet (undated, withheld) is due anyway when it can be written.
+    A batch that is not written yet (undated, withheld) is due anyway when it can be written. One that is due already may
+    be under way to the target as it was before the change; so it is made due once more.
     """
     in_range = select(written.c.batch_id).where(
         written.c.probe_id == affected.probe_id,
         or_(written.c.last_ms.is_(None), written.c.last_ms >= affected.from_ms),
         *([] if affected.to_ms is None else [or_(written.c.first_ms.is_(None), written.c.first_ms <= affected.to_ms)]),
     )
-    return due_where(conn, affected.probe_id, batches.c.id.in_(in_range))
+    under_way = _under_way(affected.probe_id)
+    return due_where(conn, affected.probe_id, or_(batches.c.id.in_(in_range), batches.c.id.in_(under_way)))
+
+
+def _under_way(probe_id: int) -> Select[tuple[int]]:
+    """Select what a projection may be at work on right now, its `written` row not yet up to date."""
+    return select(todo.c.batch_id).where(todo.c.probe_id == probe_id)
 
 
 def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str) -> None:

@@ -79,9 +79,9 @@ def _as_text(row: "Row") -> str:
 
 
 def _decode(arguments: argparse.Namespace) -> int:
-    from banua_probe.decode import decode_stream  # noqa: PLC0415
+    from banua_probe.decode import bounded_lines, decode_stream  # noqa: PLC0415
 
-    return decode_stream(arguments.dialect, sys.stdin.buffer, sys.stdout)
+    return decode_stream(arguments.dialect, bounded_lines(sys.stdin.buffer), sys.stdout)
 
 
 def _outbox(arguments: argparse.Namespace) -> int:

@@ -97,6 +97,7 @@ def test_what_cannot_be_a_probe_or_a_key_is_refused(conn: Connection) -> None:
     assert [(probe.name, probe.simulated) for probe in registry.list_probes(conn)] == [("p1", False), ("p2", True)]
     refused: dict[str, Callable[[], object]] = {
         "'P1' is not a probe name": lambda: registry.add_probe(conn, "P1", b"3" * 32, now_ms=_T0),
+        "collector cannot name a probe": lambda: registry.add_probe(conn, "collector", b"3" * 32, now_ms=_T0),
         "probe p1 is registered already": lambda: registry.add_probe(conn, "p1", b"3" * 32, now_ms=_T0),
         "public key of 31 bytes; it has 32": lambda: registry.add_key(conn, "p1", b"3" * 31, now_ms=_T0),
         "key 0001020304050607… belongs to probe p1 already": lambda: registry.add_key(conn, "p2", _KEY, now_ms=_T0),

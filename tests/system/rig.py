@@ -125,7 +125,7 @@ port = {self.web_port}
 
     @property
     def journal(self) -> Path:
-        return next((self.folder / "collector").glob("*.db"))
+        return self.folder / "collector" / "banua.sqlite"
 
     def sql(self, query: str, *values: object) -> list[Any]:
         """Return rows of the collector's database, read from outside."""

@@ -56,7 +56,9 @@ def check_range(field: Field, steps: int, where: str) -> None:
 
 
 def _short(value: float) -> str:
-    return f"{value:.12g}" if isinstance(value, float) or abs(value) < 10**15 else "a number of over 15 digits"
+    if isinstance(value, int) and abs(value) >= 10**15:
+        return "a number of over 15 digits"
+    return f"{value:.12g}"
 
 
 def _range(field: Field) -> str:

@@ -1,8 +1,9 @@
 """The journal's projection to InfluxDB: each row once, at its best time, in its place; moved when either changes.
 
 Work comes from `todo`. For the due batches of one probe, the points of every batch that shares their time range are
-computed together. A batch whose points changed has its old range deleted and everything in it written anew; that it is
-under way is committed first, so a crash anywhere is made good by doing it again.
+computed together. A batch whose points changed has its old range deleted and everything in it written anew. That it is
+under way, and where points of it may stand from now on, is committed first: a crash anywhere is made good by doing it
+again, even if by then the times or places are others.
 """
 
 import hashlib
@@ -75,7 +76,7 @@ class InfluxProjection:
         with reading(self._engine) as conn:
             work, speaker = self._gather(conn, probe_id)
         plan = _plan(work, speaker)
-        self._note_rewrite(work, plan)
+        self._note_under_way(work, plan)
         for first_ms, last_ms in plan.deletes:
             self._target.delete(speaker.probe, first_ms, last_ms)
             self.ranges_deleted += 1
@@ -127,7 +128,7 @@ class InfluxProjection:
             if not near:
                 break
             self._load(conn, work, near, known)
-            if not any(_changed(work, speaker, batch_id) for batch_id in near):
+            if not near & _changed(work, _by_batch(work, speaker)[0]):
                 break
         return work, speaker
 
@@ -140,37 +141,34 @@ class InfluxProjection:
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
-    def _note_rewrite(self, work: Work, plan: Plan) -> None:
-        """Commit, before anything is deleted, that these batches have to be written again."""
-        if not plan.deletes:
-            return
-        again = [batch_id for batch_id in plan.writes if batch_id in work.written]
+    def _note_under_way(self, work: Work, plan: Plan) -> None:
+        """Commit, before anything is deleted or written, which batches are, and every ms where points of them may stand."""
         with self._engine.begin() as conn:
-            conn.execute(
-                update(written).where(written.c.projection == NAME, written.c.batch_id.in_(again)).values(digest=None)
-            )
-            for batch_id in set(again) - work.due:
+            for batch_id, made in plan.writes.items():
+                row = work.written.get(batch_id)
+                first_ms, last_ms = _extent(made, None if row is None else (row.first_ms, row.last_ms))
+                withheld = work.withheld[batch_id]
+                self._note(conn, work, batch_id, first_ms=first_ms, last_ms=last_ms, digest=None, withheld=withheld)
+            for batch_id in set(plan.writes) - work.due:
                 also_due = insert(todo).values(projection=NAME, probe_id=work.probe_id, batch_id=batch_id)
                 work.todo_ids.append(conn.execute(also_due.returning(todo.c.id)).scalar_one())
 
     def _note_written(self, work: Work, plan: Plan) -> None:
         with self._engine.begin() as conn:
             for batch_id, made in plan.writes.items():
-                values = {
-                    "probe_id": work.probe_id,
-                    "first_ms": min((point.unix_ms for point in made), default=None),
-                    "last_ms": max((point.unix_ms for point in made), default=None),
-                    "digest": _digest(made),
-                    "withheld": work.withheld[batch_id],
-                }
-                conn.execute(
-                    sqlite.insert(written)
-                    .values(projection=NAME, batch_id=batch_id, **values)
-                    .on_conflict_do_update(index_elements=[written.c.projection, written.c.batch_id], set_=values)
-                )
+                first_ms, last_ms = _extent(made)
+                values = {"first_ms": first_ms, "last_ms": last_ms, "digest": _digest(made)}
+                self._note(conn, work, batch_id, **values, withheld=work.withheld[batch_id])
             for start in range(0, len(work.todo_ids), 500):
                 conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + 500])))
             self._note_twins(conn, work, plan.twins)
+
+    def _note(self, conn: Connection, work: Work, batch_id: int, **values: Any) -> None:
+        conn.execute(
+            sqlite.insert(written)
+            .values(projection=NAME, batch_id=batch_id, probe_id=work.probe_id, **values)
+            .on_conflict_do_update(index_elements=[written.c.projection, written.c.batch_id], set_=values)
+        )
 
     def _note_twins(self, conn: Connection, work: Work, twins: list[Twins]) -> None:
         for pair in twins:
@@ -237,22 +235,26 @@ def _range(work: Work) -> tuple[int | None, int | None]:
     return (min(times), max(times)) if times else (None, None)
 
 
-def _changed(work: Work, speaker: Speaker, batch_id: int) -> bool:
-    made, _ = points((c for rows in work.candidates.values() for c in rows), speaker)
-    row = work.written.get(batch_id)
-    return row is not None and row.digest != _digest([point for point in made if point.batch_id == batch_id])
-
-
-def _plan(work: Work, speaker: Speaker) -> Plan:
+def _by_batch(work: Work, speaker: Speaker) -> tuple[dict[int, list[Point]], list[Twins]]:
     made, twins = points((c for rows in work.candidates.values() for c in rows), speaker)
     by_batch: dict[int, list[Point]] = {batch_id: [] for batch_id in work.batches}
     for point in made:
         by_batch[point.batch_id].append(point)
-    changed = {
+    return by_batch, twins
+
+
+def _changed(work: Work, by_batch: dict[int, list[Point]]) -> set[int]:
+    """Return the batches of which something else stands, or may stand, at the target than should."""
+    return {
         batch_id
         for batch_id, row in work.written.items()
         if row.first_ms is not None and row.digest != _digest(by_batch[batch_id])
     }
+
+
+def _plan(work: Work, speaker: Speaker) -> Plan:
+    by_batch, twins = _by_batch(work, speaker)
+    changed = _changed(work, by_batch)
     deletes = _merged((work.written[batch_id].first_ms, work.written[batch_id].last_ms) for batch_id in changed)
     writes = {
         batch_id: by_batch[batch_id]
@@ -260,6 +262,12 @@ def _plan(work: Work, speaker: Speaker) -> Plan:
         if batch_id in work.due or batch_id in changed or _touches(work.written.get(batch_id), deletes)
     }
     return Plan(deletes, writes, twins)
+
+
+def _extent(made: Iterable[Point], known: tuple[int | None, int | None] | None = None) -> tuple[int | None, int | None]:
+    """Return first and last ms of `made` and of what is `known` to stand there."""
+    times = [point.unix_ms for point in made] + [time for time in known or () if time is not None]
+    return min(times, default=None), max(times, default=None)
 
 
 def _touches(row: Row[Any] | None, ranges: list[tuple[int, int]]) -> bool:

@@ -331,8 +331,8 @@ def _release_withheld(conn: Connection, probe_id: int) -> None:
 def mark_range(conn: Connection, affected: Affected) -> int:
     """Make due every batch of a probe that has, or may have, rows in a range of wall time; return how many.
 
-    A batch that is not written yet (undated, withheld) is due anyway when it can be written. One that is due already may
-    be under way to the target as it was before the change; so it is made due once more.
+    A batch that is not written yet (undated, withheld) is due anyway when it can be written. One that is due already
+    may be under way to the target as it was before the change; so it is made due once more.
     """
     in_range = select(written.c.batch_id).where(
         written.c.probe_id == affected.probe_id,

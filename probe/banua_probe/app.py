@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from banua_probe import clock
 from banua_probe.clock import Anchor
@@ -82,6 +82,19 @@ def crash_point() -> Callable[[str], None]:
     return reach
 
 
+class Link(Protocol):
+    """What carries messages to the broker; what happens there is handed to `Probe.handle` as an `Event`."""
+
+    def connect(self, will: tuple[str, bytes]) -> None:
+        """Start a connection; `Connected` or `Down` follows."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        """Send at QoS 1 and return the message's mid, 0 when there is no connection."""
+
+    def close(self) -> None:
+        """End the connection, without a further event."""
+
+
 class Probe:
     """One running probe; `run` returns when it was asked to stop."""
 
@@ -93,13 +106,20 @@ class Probe:
         rng: random.Random,
         *,
         sense: Callable[[Config, Surroundings], list[Task]] = tasks,
+        link: Link | None = None,
+        ntp: Callable[[], Anchor | None] = clock.ntp_anchor,
         checkpoint: Callable[[str], None],
     ) -> None:
-        """Compose the parts around an open outbox; `sense` says what is measured, `checkpoint` marks crash points."""
+        """Compose the parts around an open outbox.
+
+        `sense` says what is measured, `link` carries messages (an `Uplink` unless given), `ntp` asks the kernel for an
+        anchor, `checkpoint` marks crash points.
+        """
         self._config, self._outbox, self._owner, self._rng = config, outbox, owner, rng
         self._now = owner.boottime_ms
         self._inbox: queue.Queue[Event | Rows | Stop] = queue.Queue(INBOX_SIZE)
-        self._uplink = Uplink(config.broker, config.name, [topic(config.name, "receipt")], self._inbox.put)
+        self._uplink = link or Uplink(config.broker, config.name, [topic(config.name, "receipt")], self._inbox.put)
+        self._ntp = ntp
         self._delivery = Delivery(rng, outbox.newest_before_start)
         now = self._now()
         schedule = config.schedule
@@ -129,7 +149,7 @@ class Probe:
         notify("READY=1")
         while not self._stopping.is_set():
             self._take()
-            self._step()
+            self.step()
         notify("STOPPING=1")
         self._finish()
 
@@ -151,15 +171,16 @@ class Probe:
     def _take(self) -> None:
         """Wait for the next event, and handle what has come."""
         try:
-            self._handle(self._inbox.get(timeout=STEP_S))
+            self.handle(self._inbox.get(timeout=STEP_S))
             for _ in range(INBOX_SIZE):
-                self._handle(self._inbox.get_nowait())
+                self.handle(self._inbox.get_nowait())
         except queue.Empty:
             pass
         except OutboxError as error:  # a receipt the disk refused comes again with the next ask
             LOG.error("%s", error)  # noqa: TRY400
 
-    def _handle(self, event: Event | Rows | Stop) -> None:
+    def handle(self, event: Event | Rows | Stop) -> None:
+        """Take one event in."""
         match event:
             case Rows(rows):
                 for row in rows:
@@ -191,7 +212,7 @@ class Probe:
                 self._policy.state_changed(self._now())
             self._last_state[row.key] = state
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Do what is due: write, seal, connect, send."""
         now = self._now()
         self._backlog = (self._outbox.waiting, self._outbox.bytes_used)
@@ -210,7 +231,7 @@ class Probe:
             self._policy.committed(now)
 
     def _seal(self, now: int) -> None:
-        anchor = clock.ntp_anchor() or self._anchor
+        anchor = self._ntp() or self._anchor
         self._anchor = None
         self._outbox.seal(anchor.row() if anchor else None)
         self._policy.sealed(now)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from banua_collector import cli, db, registry
+from banua_collector.config import Config
 from banua_collector.tables import boots, deployments, journal, quarantine, todo, written
 from banua_wire import batch
 from banua_wire.envelope import Envelope
@@ -68,12 +69,9 @@ def _lines(run: Run, line: str) -> list[dict[str, object]]:
 def test_check_config_says_ok_or_every_problem(run: Run, config: Path) -> None:
     assert run(f"check-config --config {config}") == (0, f"{config}: ok\n", "")
     config.write_text(config.read_text() + "port = 70000\n[web]\nport = 0\n")
-    assert run(f"check-config --config {config}") == (
-        1,
-        "",
-        f"banua-collector: {config}: broker.port: 70000 is outside 1…65535\n"
-        f"banua-collector: {config}: web.port: 0 is outside 1…65535\n",
-    )
+    problems = ("broker.port: 70000 is outside 1…65535", "web.port: 0 is outside 1…65535")
+    told = "".join(f"banua-collector: {config}: {problem}\n" for problem in problems)
+    assert run(f"check-config --config {config}") == (1, "", told)
 
 
 def test_villages_are_loaded_and_found(run: Run) -> None:
@@ -300,8 +298,13 @@ def test_settings_stand_where_the_option_the_environment_or_else_the_custom_says
 def test_run_runs_the_collector_with_the_settings(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from banua_collector import app
 
-    given = []
-    monkeypatch.setattr(app, "run", lambda settings: given.append(settings.state_dir) or 0)
+    given: list[Path] = []
+
+    def stand_in(settings: Config) -> int:
+        given.append(settings.state_dir)
+        return 0
+
+    monkeypatch.setattr(app, "run", stand_in)
     assert run("run") == (0, "", "")
     assert given == [config.parent]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots as boot_rules
@@ -142,7 +142,7 @@ class InfluxProjection:
     # --- commit -------------------------------------------------------------------------------------------------------
 
     def _note_under_way(self, work: Work, plan: Plan) -> None:
-        """Commit, before anything is deleted or written, which batches are, and every ms where points of them may stand."""
+        """Commit, before anything is touched, which batches will be, and the ms between which points of them may stand."""
         with self._engine.begin() as conn:
             for batch_id, made in plan.writes.items():
                 row = work.written.get(batch_id)

@@ -42,22 +42,19 @@ class Rig:
         authority: Authority,
         influx: tuple[Influxd, str] | None = None,
         limits: str = "",
+        *,
+        tls: bool = True,
     ) -> None:
         self.folder, self.broker, self.authority, self.influx = folder, broker, authority, influx
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.web_port = free_port()
         folder.mkdir(exist_ok=True)
         self.collector_config = folder / "collector.toml"
-        credential = authority.issue_client("collector")
+        self.tls = tls
         text = f"""\
 state_dir = "{folder}/collector"
 {limits}
-[broker]
-host = "127.0.0.1"
-port = {broker.port}
-ca_file = "{authority.cafile}"
-cert_file = "{credential.cert}"
-key_file = "{credential.key}"
+{self.broker_section("collector")}
 [web]
 port = {self.web_port}
 """
@@ -77,6 +74,16 @@ port = {self.web_port}
     def __exit__(self, *_: object) -> None:
         for name in list(self.processes):
             self.kill(name)
+
+    def broker_section(self, name: str) -> str:
+        """Return the [broker] section of `name`."""
+        text = f'[broker]\nhost = "127.0.0.1"\nport = {self.broker.port}\n'
+        if not self.tls:
+            return text + "tls = false\n"
+        credential = self.authority.issue_client(name)
+        return text + (
+            f'ca_file = "{self.authority.cafile}"\ncert_file = "{credential.cert}"\nkey_file = "{credential.key}"\n'
+        )
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -139,16 +146,10 @@ port = {self.web_port}
         """Write a probe's configuration, make its key, register it, and return its folder."""
         folder = self.folder / name
         folder.mkdir()
-        credential = self.authority.issue_client(name)
         (folder / "probe.toml").write_text(f"""\
 name = "{name}"
 state_dir = "{folder}/state"
-[broker]
-host = "127.0.0.1"
-port = {self.broker.port}
-ca_file = "{self.authority.cafile}"
-cert_file = "{credential.cert}"
-key_file = "{credential.key}"
+{self.broker_section(name)}
 [schedule]
 {schedule}
 {body}

@@ -156,7 +156,10 @@ class World:
         with reading(self.engine) as conn:
             stored = conn.execute(select(batches.c.boot_id, batches.c.message)).all()
         return [
-            (boot_id, row.boottime_ms) for boot_id, message in stored for row in open_rows(message) if row.kind == "radio"
+            (boot_id, row.boottime_ms)
+            for boot_id, message in stored
+            for row in open_rows(message)
+            if row.kind == "radio"
         ]
 
     def held(self) -> set[bytes]:

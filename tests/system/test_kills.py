@@ -53,7 +53,9 @@ class Trial:
 
     def in_flight(self) -> int:
         """Return how many sealed batches wait for a receipt right now."""
-        return sum(self.rig.outbox(name, "SELECT count(*) FROM batches WHERE state = 'waiting'")[0][0] for name in PROBES)
+        return sum(
+            self.rig.outbox(name, "SELECT count(*) FROM batches WHERE state = 'waiting'")[0][0] for name in PROBES
+        )
 
     def finish(self) -> None:
         """Let everything arrive: the load stops cleanly, then probes without a sensor deliver what is left."""
@@ -94,7 +96,8 @@ class Trial:
         points = influx.query("SELECT * FROM radio GROUP BY *", bucket)
         seen = sorted((p["probe"], p["modem"], p["rsrp_dbm"], p["cell_id"], p["value_age_ms"]) for p in points)
         made = sorted(
-            (probe, modem, v["rsrp_dbm"], v["cell_id"], v["value_age_ms"]) for (probe, modem, _), v in journalled.items()
+            (probe, modem, v["rsrp_dbm"], v["cell_id"], v["value_age_ms"])
+            for (probe, modem, _), v in journalled.items()
         )
         assert seen == made, "each row is in InfluxDB exactly once, with its values"
         for point in points:
@@ -102,7 +105,8 @@ class Trial:
             near = [
                 t["wall_ms"]
                 for (probe, modem, _), t in truth.items()
-                if (probe, modem, t["values"]["value_age_ms"]) == (point["probe"], point["modem"], point["value_age_ms"])
+                if (probe, modem, t["values"]["value_age_ms"])
+                == (point["probe"], point["modem"], point["value_age_ms"])
                 and abs(t["wall_ms"] - when) <= point["time_error_ms"] + 50
             ]
             assert near, f"no row of the truth is within the stated error of {point}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import replace
 
@@ -35,7 +36,7 @@ def test_what_was_sealed_is_read_back_and_verifies() -> None:
     assert unpack(MESSAGE)[0] == HEAD
     assert batch.open_rows(MESSAGE) == ROWS
     assert batch.verifies(PUBLIC, MESSAGE)
-    assert batch.digest(MESSAGE).hex() == __import__("hashlib").sha256(MESSAGE).hexdigest()
+    assert batch.digest(MESSAGE).hex() == hashlib.sha256(MESSAGE).hexdigest()
 
 
 def test_every_altered_byte_is_noticed() -> None:
@@ -75,7 +76,8 @@ def test_another_key_does_not_verify() -> None:
 
 
 @pytest.mark.parametrize("envelope", [
-    replace(HEAD, probe="Kalsel"), replace(HEAD, probe=""), replace(HEAD, probe="a" * 33), replace(HEAD, stream=b"short"),
+    replace(HEAD, probe="Kalsel"), replace(HEAD, probe=""),
+    replace(HEAD, probe="a" * 33), replace(HEAD, stream=b"short"),
     replace(HEAD, boot_id=bytes(15)), replace(HEAD, seq=0), replace(HEAD, seq=2**32), replace(HEAD, seq=-1),
     replace(HEAD, schema=2**16), replace(HEAD, schema=-1), replace(HEAD, codec=256), replace(HEAD, codec=-1),
 ])  # fmt: skip

@@ -40,6 +40,6 @@ def parse_public(text: str) -> bytes:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
-    if len(key) != KEY_BYTES:
+    if len(key) != KEY_BYTES or len(text) != 2 * KEY_BYTES:
         raise WireError(f"key {text!r:.80} is not {2 * KEY_BYTES} hexadecimal digits")
     return key

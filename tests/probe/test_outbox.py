@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def events(rows: list[Row], name: str) -> list[Row]:
     return [row for row in rows if row.kind == "event" and row.values["name"] == name]
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_committed_row_survives_a_power_cut_and_one_in_memory_does_not(bench: Bench, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_sealing_makes_signed_batches_that_number_on(bench: Bench) -> None:
     message = outbox.message(first)
     assert message is not None
     assert batch.verifies(PUBLIC, message)
-    assert first.hash8 == __import__("hashlib").sha256(message).digest()[:8]
+    assert first.hash8 == hashlib.sha256(message).digest()[:8]
     assert (outbox.waiting, outbox.rows_held, outbox.next_seq) == (2, 0, 3)
 
 
@@ -137,7 +138,7 @@ def test_a_twin_of_an_open_row_is_dropped_and_does_not_stop_sealing(bench: Bench
     assert stored(bench.path)[1]["waiting"][0][3] == [tick(1), tick(2)]
 
 
-# --- the disk refuses ---------------------------------------------------------------------------------------------------
+# --- the disk refuses -------------------------------------------------------------------------------------------------
 
 
 def fill_up(outbox: Outbox) -> None:
@@ -231,7 +232,7 @@ def test_only_the_owner_may_read_the_files(bench: Bench) -> None:
     assert {file.stat().st_mode & 0o077 for file in bench.folder.iterdir()} == {0}
 
 
-# --- receipts -----------------------------------------------------------------------------------------------------------
+# --- receipts ---------------------------------------------------------------------------------------------------------
 
 
 def test_only_seq_and_hash_together_find_a_batch(bench: Bench) -> None:
@@ -325,7 +326,7 @@ def test_a_new_journal_is_sent_the_other_streams_too_even_after_a_crash(bench: B
     copy.close()
 
 
-# --- streams ------------------------------------------------------------------------------------------------------------
+# --- streams ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_fork_begins_at_one_and_names_the_stream_before(bench: Bench) -> None:
@@ -387,7 +388,7 @@ def test_a_conflict_is_sealed_again_under_a_new_stream_with_its_boot_and_rows(be
     assert outbox.waiting == 2
 
 
-# --- space --------------------------------------------------------------------------------------------------------------
+# --- space ------------------------------------------------------------------------------------------------------------
 
 
 def shrink(outbox: Outbox, bytes_less: int = 1) -> None:

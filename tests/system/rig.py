@@ -168,6 +168,11 @@ state_dir = "{folder}/state"
         config = self.folder / name / "probe.toml"
         self.start(name, [*module("banua_probe.cli"), "run", "--config", str(config)], crash)
 
+    def has_outbox(self, name: str) -> bool:
+        """Say whether a probe has made its outbox yet."""
+        file = self.folder / name / "state" / "outbox.db"
+        return file.exists() and bool(rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'batches'"))
+
     def outbox(self, name: str, query: str, *values: object) -> list[Any]:
         """Return rows of a probe's outbox, read from outside."""
         return rows(self.folder / name / "state" / "outbox.db", query, *values)

@@ -83,7 +83,8 @@ BAD_RECEIPTS: dict[int, list[object]] = {
     7: [-1, 2**43 + 1, None, 1.5],
 }
 BAD_STATES: dict[int, list[object]] = {
-    0: [None, 1, "true"], 1: [bytes(15), bytes(17), "x" * 16], 2: [bytes(7), None], 3: [0, 2**53 + 1, True], 4: [0, 2**32 + 1],
+    0: [None, 1, "true"],
+    1: [bytes(15), bytes(17), "x" * 16], 2: [bytes(7), None], 3: [0, 2**53 + 1, True], 4: [0, 2**32 + 1],
     5: [-1, 2**32 + 1], 6: ["v" * 33, None, b"0.1"],
 }  # fmt: skip
 
@@ -130,7 +131,8 @@ def test_a_flipped_bit_is_refused_or_read_within_limits(decode: Callable[[bytes]
 
 @both
 @pytest.mark.parametrize("payload", [
-    b"", b"\x91" * 60_000, b"\x81\x00" * 30_000, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff",
+    b"", b"\x91" * 60_000, b"\x81\x00" * 30_000, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
     b"\x98" + b"\xdd\xff\xff\xff\xff" * 8, bytes(70_000), b"\x99" + pack(RECEIPT_LIST)[1:] + b"\x91" * 60_000,
     b"\x98" + pack(STATE_LIST)[1:] + b"\x91" * 900, b"\xdc\xff\xff" + b"\x90" * 65_000,
 ], ids=range(11))  # fmt: skip

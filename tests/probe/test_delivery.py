@@ -1,0 +1,406 @@
+"""The conversation as timed steps: what is put in after how long, and what may then go out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from banua_probe.delivery import Delivery, Plan
+from banua_probe.outbox import Ref
+from banua_wire.receipt import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from banua_probe.delivery import Verdict
+
+S = 1000
+MINUTE = 60 * S
+STREAM = b"streamid"
+T0 = 500_000
+
+
+class Steady(random.Random):
+    """Chance that always takes the middle."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def ref(n: int, tries: int = 0) -> Ref:
+    return Ref(n, STREAM, n, n.to_bytes(8), tries)
+
+
+def receipt(**values: Any) -> Receipt:
+    usual: dict[str, Any] = {
+        "stream": STREAM, "journal_id": b"journal1", "ask": 0, "got": [], "rejects": [], "stored_to": 0, "also": [],
+        "server_ms": 0,
+    }  # fmt: skip
+    return Receipt(**(usual | values))
+
+
+@dataclass
+class Talk:
+    """A delivery and the time."""
+
+    delivery: Delivery
+    now: int = T0
+    next_seq: int = 1000
+
+    def connected(self, ask: int = 1) -> None:
+        self.delivery.connected(ask, self.now)
+
+    def sent(self, *numbers: int) -> None:
+        for n in numbers:
+            self.delivery.sent(ref(n), self.now)
+
+    def got(self, *numbers: int, **values: Any) -> Verdict:
+        refs = [ref(n) for n in numbers]
+        return self.delivery.received(receipt(**values), refs, STREAM, self.next_seq, self.now)
+
+    def answered(self, ask: int = 1, **values: Any) -> Verdict:
+        return self.got(ask=ask, **values)
+
+
+def talk(newest_before_start: int = 0) -> Talk:
+    return Talk(Delivery(Steady(), newest_before_start))
+
+
+NOTHING = Plan()
+Step = tuple[int, "Callable[[Talk], object]", Plan]
+
+
+def sends(*numbers: int) -> Callable[[Talk], object]:
+    return lambda t: t.sent(*numbers)
+
+
+def gets(*numbers: int, **values: Any) -> Callable[[Talk], object]:
+    return lambda t: t.got(*numbers, **values)
+
+
+def asks(ask: int) -> Callable[[Talk], object]:
+    return lambda t: t.delivery.asked(ask, t.now)
+
+
+def nothing(_: Talk) -> None:
+    return
+
+
+TABLE: dict[str, list[Step]] = {
+    "not connected: nothing goes out": [(0, nothing, NOTHING), (90 * S, nothing, NOTHING)],
+    "the ask goes first, batches after its answer": [
+        (0, Talk.connected, NOTHING),
+        (2 * S, nothing, NOTHING),
+        (3 * S, Talk.answered, Plan(batches=16)),
+    ],
+    "an older ask's answer is not the answer": [
+        (0, lambda t: t.connected(7), NOTHING),
+        (1 * S, lambda t: t.answered(6), NOTHING),
+        (1 * S, lambda t: t.answered(7), Plan(batches=16)),
+    ],
+    "the window is 16": [
+        (0, Talk.connected, NOTHING),
+        (1 * S, Talk.answered, Plan(batches=16)),
+        (0, sends(*range(1, 11)), Plan(batches=6)),
+        (0, sends(*range(11, 17)), Plan(batches=0)),
+        (1 * S, gets(3, 4), Plan(batches=2)),
+    ],
+    "an unanswered ask: canaries after a minute, then 1, 2, 4 … 30 minutes apart": [
+        (0, Talk.connected, NOTHING),
+        (59 * S, nothing, NOTHING),
+        (1 * S, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1, nothing, NOTHING),
+        (MINUTE - 2, nothing, NOTHING),
+        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+        (2 * MINUTE - 1, nothing, NOTHING),
+        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+        (4 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (8 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (16 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (30 * MINUTE - 1, nothing, NOTHING),
+        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+        (30 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+    ],
+    "silence while batches are under way: a canary; any receipt ends it": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, Plan(batches=16)),
+        (5 * S, sends(1, 2, 3), Plan(batches=13)),
+        (59 * S, nothing, Plan(batches=13)),
+        (1 * S, nothing, Plan(ask=True, batches=1, canary=True)),
+        (0, asks(2), NOTHING),
+        (0, sends(1), NOTHING),
+        (5 * S, gets(1, ask=2), Plan(batches=16)),
+        (90 * MINUTE, nothing, Plan(batches=16)),
+    ],
+    "nothing under way is no silence": [
+        (0, Talk.connected, NOTHING),
+        (1 * S, Talk.answered, Plan(batches=16)),
+        (1 * S, sends(1), Plan(batches=15)),
+        (1 * S, gets(1), Plan(batches=16)),
+        (23 * 60 * MINUTE, nothing, Plan(batches=16)),
+    ],
+    "back-off begins at a minute again after a receipt": [
+        (0, Talk.connected, NOTHING),
+        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (0, asks(2), NOTHING),
+        (1 * S, lambda t: t.answered(2), Plan(batches=16)),
+        (0, sends(1), Plan(batches=15)),
+        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (MINUTE - 1, nothing, NOTHING),
+        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+    ],
+    "it asks again every day": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, Plan(batches=16)),
+        (86_400_000 - 1, nothing, Plan(batches=16)),
+        (1, nothing, Plan(ask=True, batches=16)),
+        (0, asks(2), Plan(batches=16)),
+    ],
+    "it asks again, but not at once, when a receipt shows less than is known": [
+        (0, Talk.connected, NOTHING),
+        (0, lambda t: t.answered(stored_to=10), Plan(batches=16)),
+        (1 * S, gets(stored_to=9), Plan(batches=16)),
+        (59 * S, nothing, Plan(ask=True, batches=16)),
+        (0, asks(2), Plan(batches=16)),
+        (1 * S, lambda t: t.answered(2, stored_to=9), Plan(batches=16)),
+        (1 * S, gets(stored_to=9), Plan(batches=16)),
+        (2 * MINUTE, nothing, Plan(batches=16)),
+    ],
+    "a new connection asks first again": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, Plan(batches=16)),
+        (1 * S, sends(1), Plan(batches=15)),
+        (1 * S, lambda t: t.delivery.disconnected(), NOTHING),
+        (2 * MINUTE, nothing, NOTHING),
+        (0, lambda t: t.connected(2), NOTHING),
+        (1 * S, lambda t: t.answered(2), Plan(batches=16)),
+    ],
+    "no matching subscribers (0x10): only canaries until a receipt": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, Plan(batches=16)),
+        (0, sends(1, 2), Plan(batches=14)),
+        (1 * S, lambda t: t.delivery.unsent(1, t.now), NOTHING),
+        (0, lambda t: t.delivery.unsent(2, t.now), NOTHING),
+        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (0, asks(2), NOTHING),
+        (0, sends(1), NOTHING),
+        (1 * S, lambda t: t.delivery.unsent(1, t.now), NOTHING),
+        (2 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (0, asks(3), NOTHING),
+        (1 * S, lambda t: t.answered(3), Plan(batches=16)),
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", TABLE.values(), ids=TABLE)
+def test_what_may_go_out(steps: list[Step]) -> None:
+    t = talk()
+    for number, (after, act, expected) in enumerate(steps):
+        t.now += after
+        act(t)
+        assert t.delivery.tick(t.now) == []
+        assert t.delivery.plan(t.now) == expected, f"step {number}"
+
+
+def test_each_canary_is_the_oldest_batch_again() -> None:
+    """What an unanswered canary carried is not under way any more, or the next canary would be another batch."""
+    t = talk()
+    t.connected()
+    for _ in range(5):
+        t.now += 31 * MINUTE
+        t.delivery.tick(t.now)
+        assert t.delivery.plan(t.now).canary
+        assert t.delivery.busy(t.now) == set()
+        t.sent(1)
+        assert t.delivery.busy(t.now) == {1}
+
+
+def test_a_batch_under_way_is_busy_until_its_receipt() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1, 2)
+    assert (t.delivery.busy(t.now), t.delivery.under_way) == ({1, 2}, 2)
+    assert t.got(1).settled == [ref(1)]
+    assert (t.delivery.busy(t.now), t.delivery.under_way) == ({2}, 1)
+
+
+# --- tries ------------------------------------------------------------------------------------------------------------
+
+
+def test_overtaken_and_a_minute_old_is_a_counting_try_and_then_it_rests() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1)
+    t.now += 10 * S
+    t.sent(2)
+    t.now += 1 * S
+    t.got(2)
+    assert t.delivery.tick(t.now) == []
+    t.now += 49 * S
+    assert t.delivery.tick(t.now) == [ref(1)]
+    assert t.delivery.busy(t.now) == {1}
+    assert t.delivery.plan(t.now) == Plan(batches=16), "one batch that is not answered is no silence"
+    t.now += MINUTE - 1
+    t.delivery.tick(t.now)
+    assert (t.delivery.busy(t.now), t.delivery.plan(t.now)) == ({1}, Plan(batches=16))
+    t.now += 1
+    assert t.delivery.busy(t.now) == set()
+
+
+@pytest.mark.parametrize(("tries", "rest"), [(0, 1), (1, 2), (2, 4), (3, 8), (4, 16)])
+def test_the_rest_after_a_try_doubles(tries: int, rest: int) -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.delivery.sent(ref(1, tries), t.now)
+    t.now += 1
+    t.sent(2)
+    t.got(2)
+    t.now += MINUTE
+    assert t.delivery.tick(t.now) == [ref(1, tries)]
+    t.now += rest * MINUTE - 1
+    assert t.delivery.busy(t.now) == {1}
+    t.now += 1
+    assert t.delivery.busy(t.now) == set()
+
+
+def test_overtaken_when_the_connection_ends_counts_too() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1)
+    t.now += 1
+    t.sent(2, 3)
+    t.got(2)
+    assert t.delivery.disconnected() == [ref(1)], "3 was sent together with 2: nothing overtook it"
+
+
+def test_sent_before_the_ask_was_answered_does_not_count() -> None:
+    t = talk()
+    t.connected()
+    t.sent(1)
+    t.now += 1
+    t.answered()
+    t.sent(2)
+    t.got(2)
+    t.now += MINUTE
+    assert t.delivery.tick(t.now) == []
+    assert t.delivery.disconnected() == []
+
+
+def test_silence_alone_does_not_count() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1, 2)
+    t.now += 10 * MINUTE
+    assert t.delivery.tick(t.now) == []
+
+
+# --- what a receipt may change ----------------------------------------------------------------------------------------
+
+
+def test_only_the_newest_asks_echo_on_our_stream_answers_it() -> None:
+    t = talk()
+    t.connected(5)
+    assert not t.got(stored_to=1).answers_ask
+    assert not t.answered(4).answers_ask
+    assert not t.answered(5, stream=b"another.").answers_ask
+    assert t.answered(5).answers_ask
+    t.delivery.asked(6, t.now)
+    assert not t.answered(5).answers_ask
+    t.delivery.disconnected()
+    assert not t.answered(6).answers_ask
+
+
+def test_a_collector_that_knows_our_next_seq_shows_a_fork() -> None:
+    t = talk()
+    t.connected()
+    t.next_seq = 9
+    assert not t.answered(stored_to=8).shows_fork
+    assert t.got(stored_to=9).shows_fork
+    assert t.got(stored_to=2, also=[(7, 9)]).shows_fork
+    assert not t.got(stored_to=99, stream=b"another.").shows_fork
+
+
+# --- anchors ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_dates_the_middle_of_its_round_trip_within_half_of_it() -> None:
+    t = talk()
+    t.connected()
+    t.now += 600
+    anchor = t.answered(server_ms=1_790_000_000_000).anchor
+    assert anchor is not None
+    assert (anchor.boottime_ms, anchor.unix_ms, anchor.source) == (T0 + 300, 1_790_000_000_000, "collector")
+    assert 300 <= anchor.error_ms <= 302
+
+
+def test_whenever_the_server_looked_at_its_clock_the_truth_is_within_the_error() -> None:
+    """True wall time = boottime + 1 000 000; the collector may have read its clock at any moment of the round trip."""
+    for trip in (0, 1, 2, 7, 600, 59_999):
+        for read in {0, trip // 3, trip}:
+            t = talk()
+            t.connected()
+            t.now += trip
+            anchor = t.answered(server_ms=T0 + read + 1_000_000).anchor
+            assert anchor is not None
+            assert abs(anchor.boottime_ms + 1_000_000 - anchor.unix_ms) <= anchor.error_ms
+
+
+def test_a_batch_answered_sooner_gives_the_better_anchor() -> None:
+    t = talk()
+    t.connected()
+    t.now += 10 * S
+    t.answered()
+    t.sent(1)
+    t.now += 200
+    anchor = t.got(1, server_ms=5).anchor
+    assert anchor is not None
+    assert anchor.error_ms <= 102
+
+
+@pytest.mark.parametrize("case", ["an earlier connection", "an earlier run"])
+def test_a_batch_that_was_sent_before_gives_no_anchor(case: str) -> None:
+    """The receipt may answer the first sending: the collector's time would be that of long ago."""
+    t = talk(newest_before_start=1 if case == "an earlier run" else 0)
+    if case == "an earlier connection":
+        t.connected(1)
+        t.answered()
+        t.sent(1)
+        t.delivery.disconnected()
+    t.connected(2)
+    t.answered(2)
+    t.sent(1)
+    assert t.got(1).anchor is None
+    t.sent(2)
+    assert t.got(2).anchor is not None
+
+
+def test_the_error_counts_from_the_first_sending_on_this_connection() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1)
+    t.now += 61 * S
+    t.delivery.tick(t.now)
+    t.delivery.plan(t.now)
+    t.sent(1)
+    t.now += 1 * S
+    anchor = t.got(1).anchor
+    assert anchor is not None
+    assert anchor.error_ms >= 31 * S
+
+
+def test_a_receipt_for_nothing_sent_gives_no_anchor() -> None:
+    t = talk()
+    t.connected()
+    t.answered()
+    assert t.got().anchor is None
+    assert t.answered().anchor is None, "the same ask answered twice: the second says nothing of this round trip"

@@ -140,5 +140,6 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"banua-probe: {where}{error.strerror or error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(f"banua-probe: {error.name} is missing; pip install 'sinyal-banua[probe]'", file=sys.stderr)
+        name = (error.name or "a package").partition(".")[0]
+        print(f"banua-probe: {name} is missing; pip install 'sinyal-banua[probe]'", file=sys.stderr)
     return 1

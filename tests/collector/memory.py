@@ -11,7 +11,7 @@ _NS_PER_MS: Final = 1_000_000
 
 
 class MemoryTarget:
-    """Points by series and ns. `answers` are consumed one a call: ok, refused (nothing done), or lost (done, untold)."""
+    """Points by series and ns. `answers` are used up one a call: ok, refused (nothing done), lost (done, untold)."""
 
     def __init__(self, answers: Iterable[str] = ()) -> None:
         self.points: dict[tuple[str, int], str] = {}

@@ -114,11 +114,11 @@ def test_a_person_decides_and_what_was_held_is_due(conn: Connection, standing: s
 
 def test_there_is_nothing_to_decide_for_a_boot_in_good_standing(conn: Connection) -> None:
     _ran(conn, 1, A, NOW_MS, NOW_MS + 1)
-    with pytest.raises(RegistryError, match=f"^boot {A.hex()}: not one that is held$"):
+    with pytest.raises(RegistryError, match=rf"^boot {A.hex()}: not one that is held$"):
         journal.assign_boot(conn, 1, A, "released")
-    with pytest.raises(RegistryError, match=f"^boot {B.hex()}: not one that is held$"):
+    with pytest.raises(RegistryError, match=rf"^boot {B.hex()}: not one that is held$"):
         journal.assign_boot(conn, 1, B, "released")
-    with pytest.raises(RegistryError, match="^standing: 'ok' is not one of released, dropped$"):
+    with pytest.raises(RegistryError, match=r"^standing: 'ok' is not one of released, dropped$"):
         journal.assign_boot(conn, 1, A, "ok")
 
 

@@ -14,7 +14,7 @@ from banua_wire.birth import State
 from banua_wire.fields import SCHEMA
 from banua_wire.rows import Row
 from tests.collector.fleet import NOW_MS, radio
-from tests.collector.speech import A, B, OTHER_STREAM, SECRET, STREAM, anchor, message, register, take
+from tests.collector.speech import OTHER_STREAM, SECRET, STREAM, A, B, anchor, message, register, take
 
 _STRANGER = b"x" * 32
 

@@ -28,21 +28,28 @@ def _lines(*candidates: Candidate, speaker: Speaker = _ALONE) -> list[str]:
 
 
 def _stood(place: str, from_ms: int, to_ms: int | None) -> Deployment:
-    return Deployment(1, 1, "p1", Place(1, place, place, None, None, _VILLAGE), from_ms, to_ms, *[None] * 3, "online")
+    return Deployment(
+        1, 1, "p1", Place(1, place, place, None, None, _VILLAGE), from_ms, to_ms, None, None, None, "online"
+    )
 
 
 def test_a_row_is_one_line_of_tags_and_floats() -> None:
     assert _lines(_candidate(radio(5))) == [
-        "radio,modem=m1,probe=p1 "
-        'plmn="51010",polls=6.0,polls_registered=6.0,rat="lte",rsrp_dbm=-95.5,rsrq_db=-11.0,state="registered",'
-        f"time_error_ms=20.0 {_NS}"
+        (
+            "radio,modem=m1,probe=p1 "
+            'plmn="51010",polls=6.0,polls_registered=6.0,rat="lte",rsrp_dbm=-95.5,rsrq_db=-11.0,state="registered",'
+            f"time_error_ms=20.0 {_NS}"
+        )
     ]
 
 
 def test_texts_and_tags_are_escaped() -> None:
     row = Row("radio", 5, {"modem": r"a b,c=d\e", "state": r'say "no" \ 1,2=3'})
     assert _lines(_candidate(row)) == [
-        r"radio,modem=a\ b\,c\=d\\e,probe=p1 " rf'state="say \"no\" \\ 1,2=3",time_error_ms=20.0 {_NS}'
+        (
+            r"radio,modem=a\ b\,c\=d\\e,probe=p1 "
+            rf'state="say \"no\" \\ 1,2=3",time_error_ms=20.0 {_NS}'
+        )
     ]
 
 

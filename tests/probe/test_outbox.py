@@ -12,7 +12,7 @@ import pytest
 from banua_probe import outbox as module
 from banua_probe.errors import OutboxError
 from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox
-from banua_wire import batch
+from banua_wire import batch, signature
 from banua_wire.errors import WireError
 from banua_wire.rows import Row
 from tests.probe.outboxes import BOOT, SECRET, Bench, Crash, receipt, stored, tick
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PUBLIC = batch.signature.public_of(SECRET)
+PUBLIC = signature.public_of(SECRET)
 
 
 @pytest.fixture

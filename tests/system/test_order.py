@@ -106,6 +106,7 @@ def test_a_probe_publishes_and_reads_under_its_own_name_only(
     links["kalsel-0001"].publish("banua/v1/kalsel-0001/batch", b"own")
     links["collector"].publish("banua/v1/kalsel-0001/receipt", b"receipt")
     wait_for("the receipt", lambda: Incoming("banua/v1/kalsel-0001/receipt", b"receipt") in events["kalsel-0001"])
+    wait_for("the batch", lambda: any(isinstance(event, Incoming) for event in events["collector"]))
     wait_for("the refusal", lambda: any(isinstance(e, Puback) and e.mid == mid for e in events["kalsel-0002"]))
     assert Puback(mid, 0x87) in events["kalsel-0002"], "not authorised"
     assert [e for e in events["collector"] if isinstance(e, Incoming)] == [

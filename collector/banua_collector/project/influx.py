@@ -142,7 +142,7 @@ class InfluxProjection:
     # --- commit -------------------------------------------------------------------------------------------------------
 
     def _note_under_way(self, work: Work, plan: Plan) -> None:
-        """Commit, before anything is touched, which batches will be, and the ms between which points of them may stand."""
+        """Commit, before anything is touched, which batches will be, and between which ms their points may stand."""
         with self._engine.begin() as conn:
             for batch_id, made in plan.writes.items():
                 row = work.written.get(batch_id)

@@ -1,0 +1,146 @@
+"""Round trips by TCP connect, against a real listener, a port where nobody listens, and a name that is none."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from banua_probe.config import PathTarget
+from banua_probe.sensors import path
+from banua_probe.sensors.path import connect_once, measure, train_row
+from banua_wire.rows import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from banua_wire.rows import Row
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is bound, so that nobody else takes it, but on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+def target(port: int, host: str = "127.0.0.1", count: int = 4) -> PathTarget:
+    return PathTarget(target="t", host=host, port=port, count=count, interval_ms=20)
+
+
+def run(to: PathTarget, **seams: Any) -> tuple[Row, list[float]]:
+    slept: list[float] = []
+    row = measure(to, lambda: 77, slept.append, **seams)
+    checked(row)
+    return row, slept
+
+
+def test_a_listener_answers_every_connect(listener: int) -> None:
+    before = time.monotonic()
+    row, slept = run(target(listener))
+    took_us = (time.monotonic() - before) * 1e6
+    values: dict[str, Any] = row.values
+    rtts = values.pop("rtt_us")
+    wake = values.pop("wake_rtt_us")
+    assert values == {"target": "t", "method": "tcp", "outcome": "measured", "timestamp_source": "user"}
+    assert len(rtts) == 4
+    assert all(0 < rtt < took_us for rtt in [wake, *rtts])
+    assert wake + sum(rtts) < took_us
+    assert slept == [0.02] * 4
+    assert row.boottime_ms == 77
+
+
+def test_a_listener_saw_one_connection_a_round_trip() -> None:
+    """All of them closed again: 1 that wakes and 2 that count."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        run(target(server.getsockname()[1], count=2))
+        server.settimeout(1)
+        for _ in range(3):
+            peer, _ = server.accept()
+            with peer:
+                assert peer.recv(10) == b""
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_closed_port_is_a_failure_with_each_loss_absent(closed_port: int) -> None:
+    row, _ = run(target(closed_port))
+    assert row.values == {
+        "target": "t", "method": "tcp", "outcome": "failed", "timestamp_source": "user",
+        "rtt_us": [None] * 4, "reason": "no connect succeeded",
+    }  # fmt: skip
+
+
+def test_ipv6_is_measured_too() -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        assert not connect_once(("::1", 9), socket.AF_INET6)  # a machine without IPv6: lost, and no exception
+        return
+    with server:
+        row, _ = run(target(server.getsockname()[1], host="::1", count=1))
+    assert row.values["outcome"] == "measured"
+
+
+def test_an_unresolvable_name_is_a_failure_with_its_reason() -> None:
+    def resolve(host: str, port: int) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known ({host}:{port})")
+
+    row, slept = run(target(9, host="nosuch.invalid"), resolve=resolve)
+    assert row.values == {
+        "target": "t", "method": "tcp", "outcome": "failed", "timestamp_source": "user",
+        "reason": "name not resolved: Name or service not known (nosuch.invalid:9)",
+    }  # fmt: skip
+    assert slept == []
+
+
+def test_a_name_that_no_resolver_would_take_is_a_failure_too() -> None:
+    row, _ = run(target(9, host="a" * 70 + ".example"))
+    assert row.values["outcome"] == "failed"
+    assert str(row.values["reason"]).startswith("name not resolved: ")
+
+
+def test_a_connect_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full accept queue: the kernel drops the SYN, as a dead link would."""
+    monkeypatch.setattr(path, "TIMEOUT_S", 0.3)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = server.getsockname()
+        fillers = []
+        try:
+            for _ in range(4):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(address)
+                fillers.append(filler)
+            time.sleep(0.05)
+            before = time.monotonic()
+            assert connect_once(address, socket.AF_INET) is None
+            assert 0.25 < time.monotonic() - before < 2
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@pytest.mark.parametrize(("rtts", "outcome", "wake", "rest"), [
+    ([1.0, 2.0, None], "measured", 1.0, [2.0, None]),
+    ([None, 2.0], "measured", None, [2.0]),
+    ([1.0, None], "measured", 1.0, [None]),
+    ([None, None], "failed", None, [None]),
+])  # fmt: skip
+def test_the_first_round_trip_stands_apart(
+    rtts: list[float | None], outcome: str, wake: float | None, rest: list[float | None]
+) -> None:
+    values = train_row(target(1), 0, rtts).values
+    assert (values["outcome"], values.get("wake_rtt_us"), values["rtt_us"]) == (outcome, wake, rest)

@@ -1,4 +1,4 @@
-"""Points move, they never double: a late anchor, and a deployment registered or corrected afterwards, on a real InfluxDB."""
+"""Points move, they never double: a late anchor, a deployment registered or corrected later, on a real InfluxDB."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Chain:
     def points(self, kind: str = "radio") -> list[dict[str, Any]]:
         while self.projection.step() is not None:
             pass
-        return self.influxd.query(f"SELECT * FROM {kind} GROUP BY *", self.bucket)
+        return self.influxd.query(f"SELECT * FROM {kind} GROUP BY *", self.bucket)  # noqa: S608 (a kind of ours)
 
 
 @pytest.fixture

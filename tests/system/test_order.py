@@ -1,4 +1,4 @@
-"""What the kernel saw: the journal is on the disk before a receipt is written to the socket; and who may publish what."""
+"""What the kernel saw: the journal is on the disk before a receipt leaves; and who may publish what."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_journals_fsync_returns_before_the_receipt_is_written(tmp_path: Path
 
 
 def test_a_probe_publishes_and_reads_under_its_own_name_only(
-    tmp_path: Path, mosquitto: Mosquitto, authority: Authority
+    mosquitto: Mosquitto, authority: Authority
 ) -> None:
     """The shipped access list on a real broker: a stranger's batch and receipt never reach it."""
     from banua_probe.config import Broker

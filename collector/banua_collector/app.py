@@ -14,7 +14,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from banua_collector.clock import wall_ms
-from banua_collector.config import Config, read_secret
+from banua_collector.config import Config, Influx, read_secret
 from banua_collector.db import migrate, open_engine, reading
 from banua_collector.errors import CollectorError
 from banua_collector.ingest import Ingest
@@ -109,11 +109,15 @@ def run(config: Config) -> int:
     return 0
 
 
+def influx_target(influx: Influx) -> InfluxTarget:
+    """Return the configured bucket to write to."""
+    return InfluxTarget(influx.url, influx.org, influx.bucket, read_secret(influx.token_file))
+
+
 def _projection(config: Config, engine: Engine, metrics: Metrics) -> ProjectionLoop | None:
     if config.influx is None:
         return None
-    influx = config.influx
-    target = InfluxTarget(influx.url, influx.org, influx.bucket, read_secret(influx.token_file))
+    target = influx_target(config.influx)
     loop = ProjectionLoop(engine, InfluxProjection(engine, target, wall_ms), metrics)
     loop.start()
     return loop

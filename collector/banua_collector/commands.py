@@ -22,6 +22,7 @@ from banua_wire.envelope import unpack
 from banua_wire.errors import WireError
 from banua_wire.signature import parse_public
 
+_DAY_MS: Final = 86_400_000
 _SHORT: Final = 16  # digits of a hash or a key in a table
 
 Answer = str | Listing
@@ -279,8 +280,16 @@ def _quarantine(conn: Connection, args: Args) -> Answer:
         return Listing([_kept(row) | {"unreadable": str(error), "message": row.message.hex()}])
 
 
-def _journal_restored(conn: Connection, _args: Args) -> Answer:
+def _journal_restored(conn: Connection, args: Args) -> Answer:
+    """Rename the journal; clear InfluxDB of what it has forgotten, and have the rest written anew."""
     due = journalling.restored(conn, wall_ms())
+    influx = load(args.config).influx
+    newest = conn.execute(select(func.max(batches.c.received_ms))).scalar() or 0
+    if influx is not None:
+        target = app.influx_target(influx)
+        for probe in registry.list_probes(conn):
+            target.delete(probe.name, max(newest - _DAY_MS, 0), wall_ms() + _DAY_MS)
+        target.close()
     return f"the journal is {journalling.journal_id_of(conn).hex()} now; {due} batches are written anew"
 
 

@@ -173,7 +173,7 @@ class Web(_Section):
 class Limits(_Section):
     """How much is taken at once, and how much may wait."""
 
-    commit_max_batches: Annotated[int, _within(1, 10_000)] = 200
+    commit_max_batches: Annotated[int, _within(1, 1000)] = 200
     commit_wait_ms: Annotated[int, _within(0, 10_000)] = 50
     queue_max: Annotated[int, _within(1, 1_000_000)] = 2000
     quarantine_max_mb: Annotated[int, _within(1, 1_000_000)] = 200

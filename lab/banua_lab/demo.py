@@ -1,7 +1,7 @@
 """`make run`: broker, collector and this machine's own probe, without root, in one folder, until Ctrl-C.
 
-The board and the round trips to the demo's own broker and page are measured for real; the modem is simulated, and says so
-wherever its values show.
+The board and the round trips to the demo's own broker and page are measured for real; the modem is simulated, and says
+so wherever its values show.
 """
 
 import contextlib
@@ -133,7 +133,7 @@ class Demo:
         (self._state / "probe.toml").write_text(
             _PROBE.format(state=self._state, broker=broker(PROBE), broker_port=self._broker_port, web=self._port)
         )
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             if probe_cli.main(["init", "--config", str(self._state / "probe.toml")]):
                 raise DemoError("the probe's key could not be made")
         register_demo(self._state / "collector.toml", Path(self._state / "probe/probe.key"))

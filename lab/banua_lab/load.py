@@ -1,7 +1,7 @@
 """Many signed probes in one process, whose every row is in a truth file before it enters the batcher.
 
-Each is a real `Probe` (outbox, delivery, uplink) with one synthetic sensor: a random walk of radio values under a seed. The
-truth file is what tests compare databases with.
+Each is a real `Probe` (outbox, delivery, uplink) with one synthetic sensor: a random walk of radio values under a seed.
+The truth file is what tests compare databases with.
 """
 
 import json

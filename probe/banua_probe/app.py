@@ -311,6 +311,7 @@ class Probe:
             outbox.fork()
             self._delivery.forked()
         elif verdict.answers_ask:
+            outbox.retry_refused()
             forgotten = outbox.unsettle(message)
             if forgotten:
                 LOG.warning("the collector has forgotten %d batches: they go out again", forgotten)

@@ -358,6 +358,17 @@ class Outbox:
         found = self._db.execute("SELECT state FROM batches WHERE id = ?", (batch_id,)).fetchone()
         return str(found[0]) if found else ""
 
+    def retry_refused(self) -> int:
+        """Make unsent again what was refused: a person may have put it right since; return how many."""
+        self.commit()
+        refused = [
+            Ref(*columns)
+            for columns in self._db.execute("SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'refused'")
+        ]
+        for ref in refused:
+            self.mark(ref, WAITING)
+        return len(refused)
+
     def unsettle(self, receipt: Receipt) -> int:
         """Make unsent again what a restored collector forgot, by its answer to our newest ask; return how many."""
         self.commit()

@@ -47,7 +47,7 @@ def test_texts_and_tags_are_escaped() -> None:
     row = Row("radio", 5, {"modem": r"a b,c=d\e", "state": r'say "no" \ 1,2=3'})
     assert _lines(_candidate(row)) == [
         (
-            r"radio,modem=a\ b\,c\=d\\e,probe=p1 "
+            r"radio,modem=a\ b\,c\=d/e,probe=p1 "
             rf'state="say \"no\" \\ 1,2=3",time_error_ms=20.0 {_NS}'
         )
     ]

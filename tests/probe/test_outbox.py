@@ -271,6 +271,18 @@ def test_a_refused_or_set_aside_batch_is_kept_but_not_offered(bench: Bench, stat
     assert (outbox.oldest(1, without=()), outbox.waiting, outbox.states()) == ([], 0, {state: 1})
 
 
+def test_what_was_refused_can_be_offered_again_and_what_was_set_aside_not(bench: Bench) -> None:
+    outbox = bench.open()
+    seal(outbox, 1)
+    seal(outbox, 2)
+    first, second = outbox.oldest(9, without=())
+    outbox.mark(first, REFUSED)
+    outbox.mark(second, SET_ASIDE)
+    assert outbox.retry_refused() == 1
+    outbox.commit()
+    assert (outbox.oldest(9, without=()), outbox.waiting) == ([first], 1)
+
+
 def test_tries_count_before_they_are_written_too(bench: Bench) -> None:
     outbox = bench.open()
     seal(outbox, 1)

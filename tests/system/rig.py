@@ -1,7 +1,7 @@
 """A whole chain in one folder: a probe process, a collector process, and what tests ask of them from outside.
 
-The probe and the collector are started by their own commands, killed without warning where a test says so, and looked into
-only through their databases, logs and pages.
+The probe and the collector are started by their own commands, killed without warning where a test says so, and looked
+into only through their databases, logs and pages.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ state_dir = "{folder}/state"
 
 
 def module(name: str) -> list[str]:
-    """Return the command that runs a module's `main` with this interpreter, so that PYTHONPATH decides whose code runs."""
+    """Return the command that runs a module's `main` with this interpreter: PYTHONPATH decides whose code runs."""
     return [sys.executable, "-c", f"import sys, {name} as cli; sys.exit(cli.main())"]
 
 

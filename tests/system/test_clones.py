@@ -23,7 +23,7 @@ from banua_collector.db import migrate, open_engine, reading
 from banua_collector.ingest import Ingest
 from banua_collector.metrics import Metrics
 from banua_collector.project.influx import InfluxProjection
-from banua_collector.tables import batches, boots, quarantine
+from banua_collector.tables import batches, boots, keys, probes, quarantine
 from banua_collector.verify import Message
 from banua_probe.app import Probe, Rows
 from banua_probe.clock import Anchor
@@ -117,6 +117,7 @@ class World:
         device.wire.sent.clear()
 
     def connect(self, device: Device) -> None:
+        device.probe.step()  # its time to connect has come
         device.probe.handle(Connected())
         self.step(device)
 
@@ -296,6 +297,29 @@ def test_a_collector_restored_to_an_older_journal_gets_back_what_it_forgot(tmp_p
     world.settle()
     assert sorted(set(world.journalled())) == whole
     assert device.outbox.states().keys() == {"evictable"}
+    device.outbox.__exit__()
+
+
+def test_what_was_measured_before_the_registration_arrives_after_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with world.engine.begin() as conn:
+        conn.execute(keys.delete())
+        conn.execute(probes.delete())
+    device = world.boot(tmp_path / "a", A)
+    world.connect(device)
+    device.measure()
+    world.step(device)
+    while world.up or world.down:
+        world.arrive(lambda _: 0)
+        world.answer(lambda _: 0)
+        world.step(device)
+    assert world.journalled() == [], "an unknown key is never learnt"
+    device.outbox.commit()
+    assert device.outbox.states().keys() == {"refused"}, "it is kept, and not sent over and over"
+    with world.engine.begin() as conn:
+        registry.add_probe(conn, NAME, signature.public_of(SECRET), now_ms=0)
+    world.settle()
+    check_no_loss(world)
     device.outbox.__exit__()
 
 

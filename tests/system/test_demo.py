@@ -1,4 +1,4 @@
-"""`make run` from the README: live values of this machine within 60 s, a clean stop, a second start, one clear line for a busy port."""
+"""`make run` from the README: live values of this machine within 60 s, a clean stop, a second start, a busy port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,6 @@ from tests.real.server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -106,8 +106,7 @@ def test_make_run_shows_live_values_of_this_machine(clone: Path, tmp_path: Path,
             assert re.search(rf"broker: {broker}", told)
             kinds = shown(port)
             uptime = next(v["value"] for v in kinds["board"]["values"] if v["name"] == "uptime_s")
-            with open("/proc/uptime", encoding="ascii") as file:
-                assert abs(float(file.read().split()[0]) - uptime) < 120, "the board's own uptime"
+            assert abs(float(Path("/proc/uptime").read_text().split()[0]) - uptime) < 120, "the board's own uptime"
             assert kinds["radio"]["simulated"] is True
             assert kinds["board"]["simulated"] is False
             rtt = next(v["value"] for v in kinds["path"]["values"] if v["name"] == "rtt_min_ms")
@@ -122,7 +121,7 @@ def test_a_port_in_use_is_one_clear_line(clone: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with make_run(clone, tmp_path, f"--port {port}") as (process, lines):
-            lines += process.stdout
+            lines.extend(process.stdout)
     told = "".join(lines)
     assert f"banua-lab demo: port {port} is in use; choose another" in told
     assert "Traceback" not in told

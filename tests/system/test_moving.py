@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from banua_collector import journal, registry
+from banua_collector import cli, journal, registry
 from banua_collector.config import Limits
 from banua_collector.db import migrate, open_engine
 from banua_collector.ingest import Ingest
@@ -109,6 +109,26 @@ def test_rows_that_fall_on_one_millisecond_both_stay(chain: Chain) -> None:
     found = chain.points()
     assert sorted(point["rsrp_dbm"] for point in found) == [-101, -100]
     assert len({point["time"] for point in found}) == 2
+
+
+def test_a_restored_journal_clears_what_it_has_forgotten(chain: Chain, tmp_path: Path) -> None:
+    """The points of batches that a restored journal does not know are taken away; what it knows stands as before."""
+    chain.send(anchor(0, T0), radio(60_000, -100))
+    forgotten = f"radio,probe={NAME},modem=sim0 rsrp_dbm=-99 {(T0 + 120_000) * 1_000_000}"
+    chain.target.write([forgotten])
+    assert len(chain.points()) == 2
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(chain.influxd.token)
+    config = tmp_path / "collector.toml"
+    config.write_text(
+        f'state_dir = "{tmp_path}"\n[database]\nurl = "sqlite:///{tmp_path}/journal.sqlite"\n'
+        '[broker]\nhost = "127.0.0.1"\ntls = false\n'
+        f'[influx]\nurl = "{chain.influxd.url}"\norg = "{chain.influxd.org}"\n'
+        f'bucket = "{chain.bucket}"\ntoken_file = "{token}"\n'
+    )
+    assert cli.main(["journal", "restored", "--config", str(config)]) == 0
+    assert times(chain.points()) == [(60_000, -100)]
 
 
 def test_a_deployment_registered_and_corrected_afterwards_moves_the_points(chain: Chain) -> None:

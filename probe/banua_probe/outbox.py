@@ -7,6 +7,8 @@ row.
 """
 
 import contextlib
+import fcntl
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +79,7 @@ class Outbox:
         self._events = 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(path)
             self._db = self._open()
             self._load()
         except (OSError, sqlite3.Error) as error:
@@ -87,6 +90,7 @@ class Outbox:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+        os.close(self._lock)
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -441,6 +445,17 @@ class Outbox:
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]]).decode
+
+
+def _lock(path: Path) -> int:
+    """Return a descriptor that holds the outbox for this process alone: it has one writer."""
+    descriptor = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutboxError(f"outbox {path}: in use by another process") from None
+    return descriptor
 
 
 def _connect(path: Path) -> sqlite3.Connection:

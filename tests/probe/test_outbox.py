@@ -11,7 +11,7 @@ import pytest
 
 from banua_probe import outbox as module
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox
+from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox, Owner
 from banua_wire import batch, signature
 from banua_wire.errors import WireError
 from banua_wire.rows import Row
@@ -178,6 +178,19 @@ def test_a_locked_file_is_told_as_an_outbox_error(bench: Bench) -> None:
     other.close()
     outbox.commit()
     assert stored(bench.path)[0] == [(BOOT, tick(1))]
+
+
+def test_an_outbox_has_one_process(bench: Bench) -> None:
+    """A second daemon on the same state would seal the same numbers: it is told so and touches nothing."""
+    owner = Owner("kalsel-0001", SECRET, BOOT, lambda: 1)
+    with bench.open() as first:
+        first.add(tick(1))
+        with pytest.raises(OutboxError, match="in use by another process"):
+            Outbox(bench.path, owner, max_bytes=10**6, checkpoint=lambda _: None)
+        first.commit()
+    bench.opened.clear()
+    with Outbox(bench.path, owner, max_bytes=10**6, checkpoint=lambda _: None) as second:
+        assert second.open_rows == 1
 
 
 def test_memory_is_bounded_the_oldest_go_first_and_it_is_said(bench: Bench) -> None:

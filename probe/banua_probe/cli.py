@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from banua_probe.errors import ConfigError, ProbeError
+from banua_probe.modem.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("check-config", _check_config, "say whether a configuration is good, and what is wrong with it")
     add("measure", _measure, "run every sensor once and print what it says").add_argument("--json", action="store_true")
     decode = add("decode", _decode, "read modem replies on standard input, print one JSON object a reply")
-    decode.add_argument("--dialect", required=True, choices=("3gpp", "quectel"))
+    decode.add_argument("--dialect", required=True, choices=tuple(DIALECTS))
     add("outbox", _outbox, "say what the outbox holds").add_argument("--json", action="store_true")
     return parser
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from banua_probe.errors import ConfigError
+from banua_probe.modem.dialects import DialectName
 from banua_wire.topics import is_name
 
 _T = TypeVar("_T")
@@ -55,7 +56,7 @@ class Modem(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     name: Name
     device: Annotated[str, Meta(min_length=1, max_length=255)]
-    dialect: Literal["3gpp", "quectel"]
+    dialect: DialectName
     poll_s: Seconds = 10
     row_s: Seconds = 60
     simulated: bool = False

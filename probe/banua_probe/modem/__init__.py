@@ -1,7 +1,7 @@
 """What a modem says of its network.
 
-Files in the order of the flow: ``port`` exchanges a command for reply lines, ``line`` takes a line apart, ``gpp`` and
-``quectel`` read it under ``ranges``, ``dialects`` picks the reader and groups lines into a ``reading``, ``merge``
-combines the readings of one poll, ``at_modem`` spells the poll out. Errors: `ParseError` from every reader,
-`ModemUnavailable` from the port and the modem; nothing else.
+Files in the order of the flow: ``port`` exchanges a command for reply lines, ``line`` takes a line apart, ``gpp``,
+``quectel``, ``simcom`` and ``huawei`` read it under ``ranges`` and ``sinr``, ``dialects`` picks the reader and groups
+lines into a ``reading``, ``merge`` combines the readings of one poll, ``at_modem`` spells the poll out. Errors:
+`ParseError` from every reader, `ModemUnavailable` from the port and the modem; nothing else.
 """

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from banua_probe.modem import gpp, quectel
+from banua_probe.modem import gpp, huawei, quectel, simcom
 from banua_probe.modem.errors import ParseError
 from banua_probe.modem.line import MAX_LINE, clean, is_echo, is_final, split
 from banua_probe.modem.reading import Reading, Unreadable
 
+DialectName = Literal["3gpp", "quectel", "simcom", "huawei"]
+"""What a configuration may say; `DIALECTS` has each."""
+
 Join = Callable[[Reading, Reading], Reading | None]
+
+_SETUP: Final = ("ATE0", "AT+CREG=2", "AT+CEREG=2", "AT+COPS=3,2")
+_SETUP_5G: Final = (*_SETUP, "AT+C5GREG=2")
 
 
 def _apart(_first: Reading, _second: Reading) -> None:
@@ -20,10 +26,10 @@ def _apart(_first: Reading, _second: Reading) -> None:
 class Dialect:
     """A family of modems: ``setup`` is sent once after each opening of the port, ``poll`` at each poll."""
 
-    name: str
+    name: DialectName
     poll: tuple[str, ...]
     readers: Mapping[str, gpp.Reader]
-    setup: tuple[str, ...] = ("ATE0", "AT+CREG=2", "AT+CEREG=2", "AT+COPS=3,2")
+    setup: tuple[str, ...] = _SETUP
     join: Join = _apart
 
     def read(self, line: str) -> Reading:
@@ -37,16 +43,26 @@ class Dialect:
 
 _STANDARD_STATE: Final = ("AT+CEREG?", "AT+CREG?", "AT+COPS?")
 
+_STANDARD_STATE_5G: Final = ("AT+C5GREG?", *_STANDARD_STATE)
+
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("3gpp", ("AT+CSQ", "AT+CESQ", *_STANDARD_STATE), gpp.READERS),
+        Dialect("3gpp", ("AT+CSQ", "AT+CESQ", *_STANDARD_STATE_5G), gpp.READERS, setup=_SETUP_5G),
         Dialect(
             "quectel",
             ('AT+QENG="servingcell"', "AT+QCSQ", *_STANDARD_STATE),
             {**gpp.READERS, **quectel.READERS},
             join=quectel.join,
         ),
+        Dialect(
+            "simcom",
+            ("AT+CPSI?", "AT+CESQ", *_STANDARD_STATE_5G),
+            {**gpp.READERS, **simcom.READERS},
+            setup=_SETUP_5G,
+            join=simcom.join,
+        ),
+        Dialect("huawei", ("AT^HCSQ?", "AT+CESQ", *_STANDARD_STATE), {**gpp.READERS, **huawei.READERS}),
     )
 }
 

@@ -14,7 +14,7 @@ Reader = Callable[[Sequence[str]], Reading]
 
 
 @dataclass(frozen=True, slots=True)
-class _Index:
+class Index:
     """A reported index 0…top, each naming an interval: its lower edge is first + step · n, that of 0 only a bound."""
 
     name: str
@@ -25,18 +25,18 @@ class _Index:
 
 
 # TS 27.007 §8.5 (+CSQ) and §8.69 (+CESQ). Every index outside 0…top, 99 and 255 among them, is unknown.
-_CSQ: Final = (_Index("rssi_dbm", 31, -113, 2, -113),)
-_RXLEV: Final = _Index("rxlev_dbm", 63, -111, 1, -110)
+_CSQ: Final = (Index("rssi_dbm", 31, -113, 2, -113),)
+_RXLEV: Final = Index("rxlev_dbm", 63, -111, 1, -110)
 _CESQ: Final = (
-    _Index("rscp_dbm", 96, -121, 1, -120),
-    _Index("ecno_db", 49, -24.5, 0.5, -24.0),
-    _Index("rsrq_db", 34, -20.0, 0.5, -19.5),
-    _Index("rsrp_dbm", 97, -141, 1, -140),
+    Index("rscp_dbm", 96, -121, 1, -120),
+    Index("ecno_db", 49, -24.5, 0.5, -24.0),
+    Index("rsrq_db", 34, -20.0, 0.5, -19.5),
+    Index("rsrp_dbm", 97, -141, 1, -140),
 )
 _CESQ_NR: Final = (
-    _Index("nr_rsrq_db", 126, -43.5, 0.5, -43.0),
-    _Index("nr_rsrp_dbm", 126, -157, 1, -156),
-    _Index("nr_sinr_db", 127, -23.5, 0.5, -23.0),
+    Index("nr_rsrq_db", 126, -43.5, 0.5, -43.0),
+    Index("nr_rsrp_dbm", 126, -157, 1, -156),
+    Index("nr_sinr_db", 127, -23.5, 0.5, -23.0),
 )
 _BER_TOP: Final = 7
 
@@ -83,21 +83,27 @@ def _count(tokens: Sequence[str], allowed: Sequence[int]) -> None:
         raise ParseError(f"{len(tokens)} values where {' or '.join(map(str, allowed))} belong")
 
 
-def _signal(source: str, indices: Sequence[_Index], tokens: Sequence[str], ber: str) -> Reading:
+def lower_edges(indices: Sequence[Index], tokens: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `tokens` by field name, and under ``censored`` the names of those that are only a bound."""
     values: dict[str, Any] = {}
     censored = []
     for index, token in zip(indices, tokens, strict=True):
         n = integer(token)
         if n is None or not 0 <= n <= index.top:
             continue
-        values[index.name] = index.bound if n == 0 else index.first + index.step * n
+        values[index.name] = index.bound if n == 0 else round(index.first + index.step * n, 1)
         if n in (0, index.top):
             censored.append(index.name)
+    values["censored"] = tuple(name for name in Reading.__dataclass_fields__ if name in censored)
+    return values
+
+
+def _signal(source: str, indices: Sequence[Index], tokens: Sequence[str], ber: str) -> Reading:
+    values = lower_edges(indices, tokens)
     error_class = integer(ber)
     if error_class is not None and 0 <= error_class <= _BER_TOP:
         values["ber"] = error_class
-    order = [name for name in Reading.__dataclass_fields__ if name in censored]
-    return Reading(source=source, censored=tuple(order), **values)
+    return Reading(source=source, **values)
 
 
 def csq(tokens: Sequence[str]) -> Reading:

@@ -11,7 +11,8 @@ MAX_LINE: Final = 4096
 _INFORMATION: Final = re.compile(r"([+^$%][A-Z0-9]+) ?: ?(.*)", re.DOTALL)
 # Two alternatives that never compete for a space: a hostile line costs time in proportion to its length.
 _TOKEN: Final = re.compile(r'(?: *"(?P<quoted>[^"]*)" *|(?P<plain>[^",]*))(?P<comma>,|\Z)')
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,10}")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,11}")  # NR's cell identity has 36 bits
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,10}(?:\.[0-9]{1,3})?")
 _HEXADECIMAL: Final = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{1,16}")
 
 # A final result code ends a reply (V.250 §5.7.1; TS 27.007 §9.1 and TS 27.005 §3.2.5 for the two long ones).
@@ -19,6 +20,8 @@ _FINAL: Final = re.compile(r"OK|ERROR|\+CM[ES] ERROR(:.*)?", re.DOTALL)
 _ECHO: Final = re.compile(r"AT", re.IGNORECASE)
 # What vendors send for "no value" in place of a number.
 _NULL: Final = frozenset({"", "-"})
+_MCC_DIGITS: Final = 3
+_MNC_DIGITS: Final = (1, 2, 3)
 
 
 def clean(text: str) -> str:
@@ -81,6 +84,16 @@ def integer(token: str) -> int | None:
     return int(text)
 
 
+def decimal(token: str) -> float | None:
+    """Return the number in `token`, whole or with a fraction, None for a null value; raises `ParseError`."""
+    text = unquoted(token)
+    if text in _NULL:
+        return None
+    if _DECIMAL.fullmatch(text) is None:
+        raise ParseError(f"not a number: {shown(token)}")
+    return float(text) if "." in text else int(text)
+
+
 def hexadecimal(token: str) -> int | None:
     """Return the hexadecimal number in `token`, None for a null value; raises `ParseError`."""
     text = unquoted(token)
@@ -100,3 +113,11 @@ def digits(token: str) -> str | None:
     if not text[0].isdigit():
         raise ParseError(f"not digits: {shown(token)}")
     return text
+
+
+def plmn(mcc: str, mnc: str) -> str | None:
+    """Return country and network code as one, the MNC padded to 2, None where either is null or no such code."""
+    country, network = digits(mcc), digits(mnc)
+    if country is None or network is None or len(country) != _MCC_DIGITS or len(network) not in _MNC_DIGITS:
+        return None
+    return country + network.zfill(2)

@@ -59,7 +59,7 @@ def merge(readings: Iterable[Reading]) -> Reading:
 
 def flat(reading: Reading) -> Reading:
     """Return `reading` as the columns of a row: LTE's values plain, NR's in the ``nr_`` fields."""
-    if reading.rat == "nr_sa":
+    if reading.rat == "nr_sa" and any(getattr(reading, name) is not None for name in _LEVELS):
         return _beside(reading, reading)
     anchor = reading if reading.lte is None else replace(reading, **_known(reading.lte), lte=None)
     return anchor if reading.nr is None else _beside(replace(anchor, nr=None), reading.nr)

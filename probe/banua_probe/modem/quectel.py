@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from banua_probe.modem.errors import ParseError
 from banua_probe.modem.gpp import Reader
-from banua_probe.modem.line import digits, hexadecimal, integer, shown, unquoted
+from banua_probe.modem.line import hexadecimal, integer, plmn, shown, unquoted
 from banua_probe.modem.ranges import GSM, LTE, NR, UMTS, Ranges, within
 from banua_probe.modem.reading import Formula, Rat, Reading, State
+from banua_probe.modem.sinr import sinr
 
 _STATES: Final[Mapping[str, State]] = {
     "SEARCH": "no_service",  # no suitable cell yet
@@ -85,32 +86,6 @@ _SIGNAL: Final[Mapping[str, _Layout]] = {
 _SINR_MODES: Final[Mapping[str, Ranges]] = {"LTE": LTE, "NR5G": NR}
 
 _HEXADECIMAL: Final = frozenset({"cell_id", "tac"})
-_MCC_DIGITS: Final = 3
-_MNC_DIGITS: Final = (1, 2, 3)
-
-
-def _db(formula: Formula, raw: int) -> float:
-    match formula:
-        case "quectel_2x-20":
-            return 2 * raw - 20
-        case "quectel_x/5-20":
-            return raw / 5 - 20
-        case "db":
-            return raw
-
-
-def _sinr(raw: int | None, formula: Formula, ranges: Ranges) -> dict[str, Any]:
-    """Return the three SINR fields, none of them if the value is unknown (LIMSRV sends -3276)."""
-    if raw is None or within(ranges, "sinr_db", _db(formula, raw)) is None:
-        return {}
-    return {"sinr_raw": raw, "sinr_db": _db(formula, raw), "sinr_formula": formula}
-
-
-def _plmn(mcc: str, mnc: str) -> str | None:
-    country, network = digits(mcc), digits(mnc)
-    if country is None or network is None or len(country) != _MCC_DIGITS or len(network) not in _MNC_DIGITS:
-        return None
-    return country + network.zfill(2)
 
 
 def _columns(layout: _Layout, tokens: Sequence[str]) -> dict[str, Any]:
@@ -120,10 +95,10 @@ def _columns(layout: _Layout, tokens: Sequence[str]) -> dict[str, Any]:
     named = {name: token for name, token in zip(layout.columns, tokens, strict=False) if name}
     values: dict[str, Any] = {}
     if "mcc" in named:
-        values["plmn"] = _plmn(named.pop("mcc"), named.pop("mnc"))
+        values["plmn"] = plmn(named.pop("mcc"), named.pop("mnc"))
     for name, token in named.items():
         if name == "sinr_raw" and layout.formula is not None:
-            values |= _sinr(integer(token), layout.formula, layout.ranges)
+            values |= sinr(integer(token), layout.formula, layout.ranges)
         else:
             number = hexadecimal(token) if name in _HEXADECIMAL else integer(token)
             values[name] = within(layout.ranges, name, number)
@@ -182,8 +157,8 @@ def qsinr(tokens: Sequence[str]) -> Reading:
     ranges = _SINR_MODES.get(mode)
     if ranges is None:
         raise ParseError(f"unknown radio technology {shown(mode)}")
-    sinr = _sinr(integer(tokens[0]), "db", ranges)
-    return Reading(source="+QSINR", **(_beside(sinr) if ranges is NR else sinr))
+    values = sinr(integer(tokens[0]), "db", ranges)
+    return Reading(source="+QSINR", **(_beside(values) if ranges is NR else values))
 
 
 def _beside(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 State = Literal["registered", "denied", "limited", "no_service", "unknown"]
 Rat = Literal["gsm", "umts", "lte", "nr_sa", "nr_nsa"]
-Formula = Literal["quectel_2x-20", "quectel_x/5-20", "db"]
+Formula = Literal["quectel_2x-20", "quectel_x/5-20", "simcom_2n-20", "huawei_-20.2+n/5", "db", "raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,21 +27,21 @@ class Reading:
     earfcn: int | None = None
     band: int | None = None
     tac: int | None = None
-    rsrp_dbm: int | None = None
+    rsrp_dbm: float | None = None
     rsrq_db: float | None = None
-    rssi_dbm: int | None = None
-    sinr_raw: int | None = None
-    """As the modem sent it; ``sinr_formula`` says how ``sinr_db`` came of it."""
+    rssi_dbm: float | None = None
+    sinr_raw: float | None = None
+    """As the modem sent it; ``sinr_formula`` says how ``sinr_db`` came of it, "raw" that there is none: disputed."""
     sinr_db: float | None = None
     sinr_formula: Formula | None = None
-    rscp_dbm: int | None = None
+    rscp_dbm: float | None = None
     ecno_db: float | None = None
     rxlev_dbm: int | None = None
     ber: int | None = None
     """RXQUAL class 0…7, not a percentage."""
-    nr_rsrp_dbm: int | None = None
+    nr_rsrp_dbm: float | None = None
     nr_rsrq_db: float | None = None
-    nr_sinr_raw: int | None = None
+    nr_sinr_raw: float | None = None
     nr_sinr_db: float | None = None
     nr_sinr_formula: Formula | None = None
     lte: "Reading | None" = None

@@ -11,10 +11,12 @@ from banua_probe.modem.line import MAX_LINE
 # Lines that are near to real ones, so that the readers' own branches are reached and not only the first check.
 TOKENS = st.sampled_from(
     ["-", "", "0", "1", "99", "255", "-32768", "-3276", "-110", "510", "10", "1A2B", '"LTE"', '"NR5G-NSA"', '"NR5G-SA"',
-     '"servingcell"', '"NOCONN"', '"SEARCH"', '"GSM"', '"5DCB"', "-x", '"', "FFFFFFFFFFFFFFFFF", "99999999999"]
+     '"servingcell"', '"NOCONN"', '"SEARCH"', "LTE", "NR5G", "NR5G_NSA", "WCDMA", "Online", "NO SERVICE", "510-10",
+     "EUTRAN-BAND3", "-889", "-4.5", '"WCDMA"', '"NOSERVICE"', '"GSM"', '"5DCB"', "-x", '"', "FFFFFFFFFFFFFFFFF",
+     "99999999999"]
 )  # fmt: skip
 COMMANDS = st.sampled_from(
-    ["+QENG", "+QCSQ", "+QSINR", "+CSQ", "+CESQ", "+CREG", "+CEREG", "+C5GREG", "+COPS", "+X", ""]
+    ["+QENG", "+QCSQ", "+QSINR", "+CSQ", "+CESQ", "+CREG", "+CEREG", "+C5GREG", "+COPS", "+CPSI", "^HCSQ", "+X", ""]
 )
 NEARLY = st.builds(
     lambda name, colon, tokens: f"{name}{colon}{','.join(tokens)}".encode(),

@@ -3,11 +3,12 @@
 import json
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from banua_probe.decode import decode_stream
+from banua_probe.modem.dialects import DIALECTS, DialectName
 
 CAPTURES = Path(__file__).parents[2] / "captures" / "at"
 
@@ -52,6 +53,7 @@ EXACT = [
     ("3gpp", "+CESQ: 99,99,255,255,16,36", '{"state":"unknown","rsrp_dbm":-105,"rsrq_db":-12.0}'),
     ("3gpp", "+CSQ: 99,99", '{"state":"unknown"}'),
     ("3gpp", "+CESQ: 99,99,255,255,255,255", '{"state":"unknown"}'),
+    ("simcom", "+CPSI: NO SERVICE,Online", '{"state":"no_service"}'),
 ]
 
 
@@ -62,6 +64,12 @@ def test_a_vector_decodes_to_exactly_its_line(dialect: str, line: str, expected:
     assert out.getvalue() == expected + "\n"
 
 
+CPSI = "+CPSI: LTE,Online,510-10,0x5DCB,27439875,211,EUTRAN-BAND3,1850,5,5,{}"
+CPSI_CELL: dict[str, Any] = {"state": "unknown", "rat": "lte", "plmn": "51010", "cell_id": 27439875, "pci": 211} | {
+    "earfcn": 1850,
+    "band": 3,
+    "tac": 24011,
+}
 LTE_UNKNOWN: dict[str, Any] = {"state": "registered", "rat": "lte"}
 
 VALUES: list[tuple[str, str, dict[str, Any]]] = [
@@ -201,6 +209,109 @@ VALUES: list[tuple[str, str, dict[str, Any]]] = [
         {"state": "unknown", "nr_sinr_raw": 19, "nr_sinr_db": 19, "nr_sinr_formula": "db"},
     ),
     ("quectel", "+CSQ: 28,99", {"state": "unknown", "rssi_dbm": -57}),
+    # SIMCom: RSRP tells tenths from whole; where it cannot, no level is known.
+    (
+        "simcom",
+        "+CPSI: LTE,Online,310-260,0x2D18,50896642,236,EUTRAN-BAND4,2300,5,5,-125,-987,-663,10",
+        {"state": "unknown", "rat": "lte", "plmn": "310260", "cell_id": 50896642, "pci": 236, "earfcn": 2300}
+        | {"band": 4, "tac": 11544, "rsrp_dbm": -98.7, "rsrq_db": -12.5, "rssi_dbm": -66.3, "sinr_raw": 10}
+        | {"sinr_formula": "raw"},
+    ),
+    ("simcom", CPSI.format("-340,-1560,-1400,-"), CPSI_CELL | {"rsrp_dbm": -156, "rsrq_db": -34, "rssi_dbm": -140}),
+    ("simcom", CPSI.format("25,-440,0,-"), CPSI_CELL | {"rsrp_dbm": -44, "rsrq_db": 2.5, "rssi_dbm": 0}),
+    ("simcom", CPSI.format("-34,-156,-140,-"), CPSI_CELL | {"rsrp_dbm": -156, "rsrq_db": -34, "rssi_dbm": -140}),
+    ("simcom", CPSI.format("2,-44,0,-"), CPSI_CELL | {"rsrp_dbm": -44, "rsrq_db": 2, "rssi_dbm": 0}),
+    ("simcom", CPSI.format("-12,-157,-70,-"), CPSI_CELL),
+    ("simcom", CPSI.format("-12,-439,-70,-"), CPSI_CELL),
+    ("simcom", CPSI.format("-12,-1561,-70,-"), CPSI_CELL),
+    ("simcom", CPSI.format("-12,-43,-70,-"), CPSI_CELL),
+    ("simcom", CPSI.format("-12,-,-70,-"), CPSI_CELL),
+    ("simcom", CPSI.format("12,36,42,5"), CPSI_CELL | {"sinr_raw": 5, "sinr_formula": "raw"}),  # A7600: indices
+    ("simcom", CPSI.format("-108,-89,-61,-"), CPSI_CELL),  # whole and tenths at once
+    ("simcom", CPSI.format("-10,-89,-614,-"), CPSI_CELL),
+    ("simcom", CPSI.format("-10,-89,-32768,-32768"), CPSI_CELL | {"rsrp_dbm": -89, "rsrq_db": -10}),
+    # 2n-20 is for whole values of the modules with CAT-M1 and NB-IoT alone.
+    (
+        "simcom",
+        CPSI.format("-10,-89,-61,13"),
+        CPSI_CELL | {"rsrp_dbm": -89, "rsrq_db": -10, "rssi_dbm": -61, "sinr_raw": 13, "sinr_formula": "raw"},
+    ),
+    (
+        "simcom",
+        CPSI.replace("LTE", "LTE CAT-M1").format("-108,-889,-614,13"),
+        CPSI_CELL | {"rsrp_dbm": -88.9, "rsrq_db": -10.8, "rssi_dbm": -61.4, "sinr_raw": 13, "sinr_formula": "raw"},
+    ),
+    ("simcom", CPSI.replace("LTE", "LTE CAT-M1").format("-10,-89,-,31"), CPSI_CELL | {"rsrp_dbm": -89, "rsrq_db": -10}),
+    ("simcom", "+CPSI: LTE,Online", {"state": "unknown", "rat": "lte"}),
+    ("simcom", "+CPSI: NO SERVICE,Low Power Mode", {"state": "unknown"}),
+    ("simcom", "+CPSI: NOT IN EN-DC CONNECTED MODE", {"state": "unknown"}),
+    (
+        "simcom",
+        "+CPSI: NR5G_SA,Online,510-10,0x114000,68719476735,538,NR5G_BAND78,620640,-1101,-11,14",
+        {"state": "unknown", "rat": "nr_sa", "plmn": "51010", "cell_id": 68719476735, "pci": 538, "earfcn": 620640}
+        | {"band": 78, "tac": 1130496, "rsrp_dbm": -110.1, "rsrq_db": -1.1, "sinr_raw": 14, "sinr_formula": "raw"},
+    ),
+    (
+        "simcom",
+        "+CPSI: NR5G,Online,311-480,0x2D18,50896642,257,629952,-92,-11,15",
+        {"state": "unknown", "rat": "nr_sa", "plmn": "311480", "cell_id": 50896642, "pci": 257, "earfcn": 629952}
+        | {"tac": 11544, "rsrp_dbm": -92, "rsrq_db": -11, "sinr_raw": 15, "sinr_formula": "raw"},
+    ),
+    (
+        "simcom",
+        "+CPSI: NR5G_NSA,298,NR5G_BAND41,520110,-760,-110,18,0,12",
+        {
+            "state": "unknown",
+            "rat": "nr_nsa",
+            "nr": {"pci": 298, "earfcn": 520110, "band": 41, "rsrp_dbm": -76, "rsrq_db": -11}
+            | {"sinr_raw": 18, "sinr_formula": "raw"},
+        },
+    ),
+    (
+        "simcom",  # without a band the order is disputed
+        "+CPSI: NR5G_NSA,58,643296,-12,-86,8.5",
+        {
+            "state": "unknown",
+            "rat": "nr_nsa",
+            "nr": {"pci": 58, "earfcn": 643296, "sinr_raw": 8.5, "sinr_formula": "raw"},
+        },
+    ),
+    (
+        "simcom",  # magnitudes or indices: Ec/No and RSCP are unknown
+        "+CPSI: WCDMA,Online,460-01,0xA809,11122855,WCDMA IMT 2000,279,10663,0,1.5,62,33,52,500",
+        {"state": "unknown", "rat": "umts", "plmn": "46001", "cell_id": 11122855, "tac": 43017},
+    ),
+    (
+        "simcom",
+        "+CPSI: WCDMA,Online,252-02,0x2612,-294967296,WCDMA IMT 2000,437,10687,0,-3,-83,-32768,-83,-15",
+        {"state": "unknown", "rat": "umts", "plmn": "25202", "tac": 9746, "rscp_dbm": -83, "ecno_db": -3},
+    ),
+    # Huawei: indices, their ends only bounds.
+    ("huawei", '^HCSQ:"NOSERVICE"', {"state": "no_service"}),
+    (
+        "huawei",
+        '^HCSQ: "LTE",0,0,0,0',
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -140, "rsrq_db": -19.5, "rssi_dbm": -120, "sinr_raw": 0}
+        | {"sinr_db": -20.0, "sinr_formula": "huawei_-20.2+n/5"}
+        | {"censored": ["rsrp_dbm", "rsrq_db", "rssi_dbm", "sinr_db"]},
+    ),
+    (
+        "huawei",
+        '^HCSQ:"LTE",96,97,251,34',
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -44, "rsrq_db": -3.0, "rssi_dbm": -25, "sinr_raw": 251}
+        | {"sinr_db": 30.0, "sinr_formula": "huawei_-20.2+n/5"}
+        | {"censored": ["rsrp_dbm", "rsrq_db", "rssi_dbm", "sinr_db"]},
+    ),
+    ("huawei", '^HCSQ:"LTE",97,98,252,35', {"state": "unknown", "rat": "lte"}),
+    ("huawei", '^HCSQ:"LTE",255,255,255,255', {"state": "unknown", "rat": "lte"}),
+    (
+        "huawei",
+        '^HCSQ: "WCDMA",30,30,58',
+        {"state": "unknown", "rat": "umts", "rssi_dbm": -91, "rscp_dbm": -91, "ecno_db": -3.5},
+    ),
+    ("huawei", '^HCSQ:"WCDMA",255,255,0', {"state": "unknown", "rat": "umts"}),  # < -32 dB: below UMTS's own range
+    ("huawei", '^HCSQ:"GSM",50', {"state": "unknown", "rat": "gsm", "rssi_dbm": -71}),
+    ("huawei", "+CEREG: 0,3", {"state": "denied"}),
 ]
 
 
@@ -235,6 +346,15 @@ UNREADABLE = [
     ),
     ("quectel", "+QSINR: 1,2,3,4", "4 values where 5 belong"),
     ("quectel", "+QSINR: 1,2,3,4,HDR", "unknown radio technology 'HDR'"),
+    ("simcom", "+CPSI: CDMA,Online,460-03", "unknown radio technology 'CDMA'"),
+    ("simcom", "+CPSI: NR5G_NSA", "unknown radio technology 'NR5G_NSA'"),
+    ("simcom", CPSI.format("-12,-98,-70"), "13 values where at least 14 belong"),
+    ("simcom", CPSI.format("-12,-9.8,-70,1"), "not a whole number: '-9.8'"),
+    ("simcom", CPSI.format("-12,-98,-70,x"), "not a number: 'x'"),
+    ("simcom", '+QENG: "servingcell","SEARCH"', "unknown reply +QENG"),
+    ("huawei", '^HCSQ:"LTE",48,35,86', "3 values after the technology where at least 4 belong"),
+    ("huawei", '^HCSQ:"NR",85,200,30', "unknown radio technology 'NR'"),
+    ("huawei", "^RSSI:20", "unknown reply ^RSSI"),
 ]
 
 
@@ -350,6 +470,58 @@ FILES: dict[str, list[dict[str, Any]]] = {
     "quectel/manual-gsm.txt": [
         {"state": "limited", "rat": "gsm", "plmn": "46001", "cell_id": 11093, "tac": 21764, "rxlev_dbm": -67}
     ],
+    "simcom/lte-sim7906.txt": [
+        {"state": "unknown", "rat": "lte", "plmn": "25002", "cell_id": 22060, "pci": 58, "earfcn": 1725, "band": 3}
+        | {"tac": 3832, "rsrp_dbm": -88.9, "rsrq_db": -10.8, "rssi_dbm": -61.4}
+        | {"sinr_raw": 19, "sinr_formula": "raw"}
+    ],
+    "simcom/cat-m1-sim7000g.txt": [
+        {"state": "unknown", "rat": "lte", "plmn": "310410", "cell_id": 111159055, "pci": 393, "earfcn": 5110}
+        | {"band": 12, "tac": 38665, "rsrp_dbm": -113, "rsrq_db": -16, "rssi_dbm": -83}
+        | {"sinr_raw": 10, "sinr_db": 0, "sinr_formula": "simcom_2n-20"}
+    ],
+    "simcom/nb-iot-manual.txt": [
+        {"state": "unknown", "rat": "lte", "plmn": "46011", "cell_id": 187212754, "pci": 82, "earfcn": 2506, "band": 5}
+        | {"tac": 23265, "rsrp_dbm": -115, "rsrq_db": -7, "rssi_dbm": -110}
+        | {"sinr_raw": 13, "sinr_db": 6, "sinr_formula": "simcom_2n-20"}
+    ],
+    "simcom/gsm-sim7000.txt": [
+        {"state": "registered", "rat": "gsm", "cell_id": 8926, "tac": 58065},
+        {"state": "unknown", "rat": "gsm", "plmn": "26203"},
+        {"state": "unknown", "rat": "gsm", "plmn": "26203", "cell_id": 8926, "tac": 58065, "rxlev_dbm": -88},
+    ],
+    "simcom/no-service-sim5360e.txt": [{"state": "no_service"}, {"state": "unknown"}],
+    "simcom/nr-sa.txt": [
+        {"state": "unknown", "rat": "nr_sa", "plmn": "24212", "cell_id": 4955280, "pci": 0, "earfcn": 640704}
+        | {"band": 78, "tac": 30301, "rsrp_dbm": -77, "rsrq_db": -11, "sinr_raw": 290, "sinr_formula": "raw"}
+    ],
+    "simcom/en-dc-sim8200-manual.txt": [
+        {
+            "state": "unknown",
+            "rat": "nr_nsa",
+            "lte": {"plmn": "46011", "cell_id": 187214780, "pci": 257, "earfcn": 1825, "band": 3, "tac": 23070}
+            | {"rsrp_dbm": -92.4, "rsrq_db": -10.2, "rssi_dbm": -63.2, "sinr_raw": 13, "sinr_formula": "raw"},
+            "nr": {"pci": 257, "earfcn": 629952, "sinr_raw": 153, "sinr_formula": "raw"},
+        }
+    ],
+    "huawei/lte-e3372-roaming.txt": [
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -106, "rsrq_db": -13.0, "rssi_dbm": -73}
+        | {"sinr_raw": 86, "sinr_db": -3.0, "sinr_formula": "huawei_-20.2+n/5"},
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -140, "rsrq_db": -19.5, "rssi_dbm": -110}
+        | {"sinr_raw": 96, "sinr_db": -1.0, "sinr_formula": "huawei_-20.2+n/5", "censored": ["rsrp_dbm", "rsrq_db"]},
+        {"state": "registered", "cell_id": 76837409, "tac": 31021},
+        {"state": "registered", "cell_id": 76837409, "tac": 31021},
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -104, "rsrq_db": -11.0, "rssi_dbm": -73}
+        | {"sinr_raw": 91, "sinr_db": -2.0, "sinr_formula": "huawei_-20.2+n/5"},
+    ],
+    "huawei/lte-play.txt": [
+        {"state": "unknown", "rat": "lte"},
+        {"state": "unknown", "rat": "lte", "rsrp_dbm": -96, "rsrq_db": -11.0, "rssi_dbm": -68}
+        | {"sinr_raw": 181, "sinr_db": 16.0, "sinr_formula": "huawei_-20.2+n/5"},
+    ],
+    "huawei/wcdma-e3372h-320.txt": [
+        {"state": "unknown", "rat": "umts", "rssi_dbm": -77, "rscp_dbm": -86, "ecno_db": -9.0}
+    ],
     "3gpp/marvell-no-space.txt": [{"state": "unknown"}, {"state": "unknown", "rsrp_dbm": -101, "rsrq_db": -14.0}],
     "3gpp/marvell-registration.txt": [
         {"state": "registered", "rat": "lte", "cell_id": 15682056, "tac": 13700},
@@ -421,6 +593,31 @@ def states_and_parts(text: str) -> list[list[str]]:
 )
 def test_the_lines_of_en_dc_are_one_reply(text: str, expected: list[list[str]]) -> None:
     assert states_and_parts(text) == expected
+
+
+CPSI_LTE = CPSI.format("-10,-89,-61,13") + "\r\n"
+CPSI_NR = "+CPSI: NR5G_NSA,298,NR5G_BAND41,520110,-760,-110,18,0,12\r\n"
+NOT_IN_EN_DC = "+CPSI: NOT IN EN-DC CONNECTED MODE\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CPSI_LTE + CPSI_NR, [{"lte", "nr"}]),
+        (CPSI_LTE + NOT_IN_EN_DC, [{"rsrp_dbm"}]),
+        (CPSI_LTE + "OK\r\n" + CPSI_NR, [{"rsrp_dbm"}, {"nr"}]),
+        (CPSI_LTE + CPSI_LTE, [{"rsrp_dbm"}, {"rsrp_dbm"}]),
+        (CPSI_LTE + CPSI_NR + CPSI_NR, [{"lte", "nr"}, {"nr"}]),
+        ("+CEREG: 0,1\r\n" + CPSI_NR, [set(), {"nr"}]),
+        (CPSI_LTE + "+CEREG: 0,1\r\n", [{"rsrp_dbm"}, set()]),
+    ],
+)
+def test_the_lines_of_simcoms_en_dc_are_one_reply(text: str, expected: list[set[str]]) -> None:
+    assert [set(told) & {"lte", "nr", "rsrp_dbm"} for told in decode("simcom", text)] == expected
+
+
+def test_every_dialect_may_be_configured() -> None:
+    assert tuple(DIALECTS) == get_args(DialectName)
 
 
 def test_bare_carriage_returns_separate_and_do_not_count_lines() -> None:

@@ -60,8 +60,51 @@ POLLS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), [row[1:] for row in POLLS], ids=[row[0] for row in POLLS])
-def test_a_poll_merges(text: str, expected: dict[str, Any]) -> None:
-    readings = [told for told in parse(DIALECTS["quectel"], text.splitlines()) if isinstance(told, Reading)]
+CPSI = "+CPSI: LTE,Online,510-10,0x5DCB,27439875,211,EUTRAN-BAND3,1850,5,5,-108,-889,-614,19"
+OTHERS: list[tuple[str, str, str, dict[str, Any]]] = [
+    (
+        "simcom",
+        "the state is the registration's, the cell and levels the vendor's",
+        CPSI + "\n+CESQ: 99,99,255,255,20,50\n+C5GREG: 0,0\n+CEREG: 0,1",
+        {"state": "registered", "plmn": "51010", "rsrp_dbm": -88.9, "rsrq_db": -10.8, "sinr_raw": 19}
+        | {"sinr_db": None, "sinr_formula": "raw"},
+    ),
+    (
+        "simcom",
+        "levels of unknown scale come from the standard's reply",
+        CPSI.replace("-108,-889,-614", "12,36,42") + "\n+CESQ: 99,99,255,255,20,50\n+CEREG: 0,3",
+        {"state": "denied", "rsrp_dbm": -91, "rsrq_db": -10.0, "pci": 211},
+    ),
+    (
+        "simcom",
+        "EN-DC: the anchor's columns, NR beside them",
+        CPSI + "\n+CPSI: NR5G_NSA,298,NR5G_BAND41,520110,-760,-110,18,0,12\nOK\n+CEREG: 0,1",
+        {"state": "registered", "rat": "nr_nsa", "pci": 211, "rsrp_dbm": -88.9, "nr_rsrp_dbm": -76}
+        | {"nr_sinr_raw": 18, "nr_sinr_db": None, "nr_sinr_formula": "raw"},
+    ),
+    (
+        "simcom",
+        "no service, whatever the registration remembers",
+        '+CPSI: NO SERVICE,Online\n+CEREG: 0,1\n+COPS: 0,2,"51010",7',
+        {"state": "no_service", "plmn": None},
+    ),
+    ("simcom", "5G's emergency only", "+CPSI: NO SERVICE,Offline\n+C5GREG: 2,8", {"state": "limited"}),
+    (
+        "huawei",
+        "signal by the vendor, cell by the registration",
+        '^HCSQ:"LTE",53,0,181,18\n+CEREG: 2,1,"5DCB","1A2B303",7\n+COPS: 0,2,"51010",7',
+        {"state": "registered", "rat": "lte", "plmn": "51010", "cell_id": 27439875, "rsrp_dbm": -140}
+        | {"censored": ("rsrp_dbm",), "sinr_db": 16.0},
+    ),
+    ("huawei", "no service", '^HCSQ:"NOSERVICE"\n+CEREG: 0,2', {"state": "no_service"}),
+]
+CASES = [("quectel", *row) for row in POLLS] + OTHERS
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "expected"), [(d, t, e) for d, _, t, e in CASES], ids=[c[1] for c in CASES]
+)
+def test_a_poll_merges(dialect: str, text: str, expected: dict[str, Any]) -> None:
+    readings = [told for told in parse(DIALECTS[dialect], text.splitlines()) if isinstance(told, Reading)]
     row = merge(readings)
     assert {name: getattr(row, name) for name in expected} == expected

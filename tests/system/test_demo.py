@@ -60,7 +60,7 @@ def make_run(clone: Path, home: Path, arguments: str, user: str | None = None) -
     environment = ["env", "-i", f"HOME={home}", f"PATH={PLAIN_PATH}"]
     command = [*environment, "make", "run", f"ARGS={arguments}"]
     if user is not None:
-        command = ["runuser", "-u", user, "--", *command]
+        command = [require_real("runuser"), "-u", user, "--", *command]
     lines: list[str] = []
     with subprocess.Popen(
         command, cwd=clone / "tree", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True

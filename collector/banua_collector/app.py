@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
@@ -45,6 +46,15 @@ def crash_point() -> Callable[[str], None]:
     return reach
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Until when (monotonic, s) work is left alone, how long that wait was, and why."""
+
+    until: float
+    wait: float
+    why: str
+
+
 class ProjectionLoop(threading.Thread):
     """Runs the projection in a thread of its own until `stop` is set; a refusal holds, for ever if need be."""
 
@@ -53,33 +63,46 @@ class ProjectionLoop(threading.Thread):
         super().__init__(name="projection", daemon=True)
         self._engine, self._projection, self._metrics = engine, projection, metrics
         self.stop = threading.Event()
-        self.failure = ""
+        self._held: dict[int, Hold] = {}
 
     def run(self) -> None:
         """Project until told to stop."""
-        hold = HOLD_S[0]
         while not self.stop.is_set():
+            now = time.monotonic()
             written, deleted = self._projection.points_written, self._projection.ranges_deleted
+            probe_id = None
             try:
-                idle = self._projection.step() is None
-                hold, self.failure = HOLD_S[0], ""
+                probe_id = self._projection.next_probe(skip=[p for p, hold in self._held.items() if hold.until > now])
+                if probe_id is None:
+                    self._tell()
+                    self.stop.wait(IDLE_S)
+                else:
+                    self._projection.project(probe_id)
+                    self._held.pop(probe_id, None)
             except TargetUnavailableError as error:
-                self.failure = str(error)
                 self._metrics.projection_errors.labels("target").inc()
-                LOG.warning("%s; next try in %.0f s", error, hold)
-                self.stop.wait(hold)
-                hold, idle = min(hold * 2, HOLD_S[1]), False
+                self._hold(probe_id, str(error))
             except Exception:  # whatever it is, the journal keeps the work
-                self.failure = "projection failed: see the log"
                 self._metrics.projection_errors.labels("internal").inc()
-                LOG.exception("projection failed; next try in %.0f s", hold)
-                self.stop.wait(hold)
-                hold, idle = min(hold * 2, HOLD_S[1]), False
+                LOG.exception("projection failed")
+                self._hold(probe_id, "projection failed: see the log")
             self._metrics.points_written.inc(self._projection.points_written - written)
             self._metrics.ranges_deleted.inc(self._projection.ranges_deleted - deleted)
-            if idle:
-                self._tell()
-                self.stop.wait(IDLE_S)
+
+    @property
+    def failure(self) -> str:
+        """What keeps some of the work from being written; empty when nothing does."""
+        if not self.is_alive():
+            return "the projection has ended"
+        return next((hold.why for hold in list(self._held.values())), "")
+
+    def _hold(self, probe_id: int | None, why: str) -> None:
+        """Leave one probe's work alone for a while, longer each time; the others go on."""
+        before = self._held.get(probe_id or 0)
+        wait = HOLD_S[0] if before is None else min(before.wait * 2, HOLD_S[1])
+        self._held[probe_id or 0] = Hold(time.monotonic() + wait, wait, why)
+        LOG.warning("%s; next try in %.0f s", why, wait)
+        self.stop.wait(HOLD_S[0])
 
     def _tell(self) -> None:
         with reading(self._engine) as conn:
@@ -98,7 +121,7 @@ def run(config: Config) -> int:
     metrics = Metrics(engine)
     ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point())
     loop = _projection(config, engine, metrics)
-    server = _web(config, engine, metrics, ingest, loop)
+    server = _web(config, metrics, ingest, loop)
     try:
         asyncio.run(_until_stopped(ingest.run(config.broker)))
     finally:
@@ -123,14 +146,13 @@ def _projection(config: Config, engine: Engine, metrics: Metrics) -> ProjectionL
     return loop
 
 
-def _web(
-    config: Config, engine: Engine, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop | None
-) -> uvicorn.Server:
+def _web(config: Config, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop | None) -> uvicorn.Server:
     def ready() -> list[str]:
         reasons = [] if ingest.connected else [ingest.failure or "not connected to the broker yet"]
         return [*reasons, *([loop.failure] if loop is not None and loop.failure else [])]
 
-    app = make_app(engine, metrics, healthy=list, ready=ready, now_ms=wall_ms)
+    pages = open_engine(config.database.url)  # readers never wait for, or use up, the connections that ingest needs
+    app = make_app(pages, metrics, healthy=list, ready=ready, now_ms=wall_ms)
     server = uvicorn.Server(
         uvicorn.Config(app, host=config.web.host, port=config.web.port, log_level="warning", access_log=False)
     )

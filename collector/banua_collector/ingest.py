@@ -5,7 +5,6 @@ is bounded: a full queue makes the client read on, and what it drops then is sen
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import ssl
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from banua_collector import boots, journal
 from banua_collector.config import Broker, Limits, read_secret
+from banua_collector.errors import ConfigError
 from banua_collector.metrics import Metrics
 from banua_collector.registry import Key, keys_of
 from banua_collector.tables import probes
@@ -61,7 +61,7 @@ class Ingest:
                 async with _client(broker, version, self._limits.queue_max) as client:
                     wait = RECONNECT_S[0]
                     await self._serve(client)
-            except aiomqtt.MqttError as error:
+            except (aiomqtt.MqttError, OSError, ConfigError) as error:  # files of TLS and password are read anew
                 versions = _versions(broker.protocol)
                 version = versions[(versions.index(version) + 1) % len(versions)] if not self.connected else version
                 self.failure = f"broker {broker.host}:{broker.port}: {error}"
@@ -76,17 +76,21 @@ class Ingest:
             await client.subscribe(topic("+", leaf), qos=1)
         self._set_connected(True)
         LOG.info("connected")
-        worker = asyncio.create_task(self._work(client))
+        both = {asyncio.create_task(self._read(client)), asyncio.create_task(self._work(client))}
         try:
-            async for message in client.messages:
-                came = Message(str(message.topic), bytes(message.payload), self._now_ms())
-                await self._queue.put((came, bool(message.retain)))
-                if worker.done():
-                    break
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await worker
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _read(self, client: aiomqtt.Client) -> None:
+        """Put what comes into the queue, waiting while that is full."""
+        async for message in client.messages:
+            came = Message(str(message.topic), bytes(message.payload), self._now_ms())
+            await self._queue.put((came, bool(message.retain)))
 
     async def _work(self, client: aiomqtt.Client) -> None:
         """Take groups from the queue, store them, answer."""

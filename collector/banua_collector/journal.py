@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots
 from banua_collector.db import new_journal_id
 from banua_collector.registry import Affected
-from banua_collector.tables import anchors, batches, events, journal, quarantine, seen, streams, todo, written
+from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
 from banua_collector.times import month_of
 from banua_collector.verify import Refused, Verified
 from banua_wire.batch import HASH8_BYTES
@@ -24,8 +24,10 @@ from banua_wire.receipt import MAX_RANGES, Receipt
 from banua_wire.rows import Row
 
 PROJECTIONS: Final = ("influx",)
-_LOOK_AHEAD: Final = 2000
-"""Most settled seqs beyond `stored_to` that one receipt looks at for its ranges."""
+_IDS: Final = 500
+"""Most ids in one statement."""
+_MOST_LOST: Final = 2000
+"""Most seqs that one `lost` row can declare."""
 
 
 @dataclass(slots=True)
@@ -62,18 +64,27 @@ def store(
         done.outcomes.append(reason)
         if reason in {"journalled", "duplicate"}:
             answer.got.append(entry)
-        elif reason != "quarantine_full":
+        else:
             answer.rejects.append((*entry, reason))
         if reason == "journalled" and isinstance(item, Verified):
             done.rows += [row.kind for row in item.rows]
     journal_id = journal_id_of(conn)
     for (speaker, stream), answer in answers.items():
-        row = stream_rows.get((speaker, stream))
+        row = stream_rows.get((speaker, stream)) or _stream_row(conn, speaker, stream)
         stored_to, also = (0, []) if row is None else _advance(conn, row)
         done.receipts.append(
             (speaker, Receipt(stream, journal_id, 0, answer.got, answer.rejects, stored_to, also, now_ms))
         )
     return done
+
+
+def _stream_row(conn: Connection, speaker: str, stream: bytes) -> int | None:
+    """Return the row of a stream by its probe's name: what is settled of it is told even where a batch is refused."""
+    return conn.execute(
+        select(streams.c.id)
+        .join(probes, probes.c.id == streams.c.probe_id)
+        .where(probes.c.name == speaker, streams.c.stream == stream)
+    ).scalar()
 
 
 def item_speaker(item: Verified | Refused) -> str:
@@ -251,7 +262,7 @@ def _declare_lost(conn: Connection, item: Verified) -> None:
                 streams.c.probe_id == item.probe_id, func.lower(func.hex(streams.c.stream)) == str(stream)
             )
         ).scalar()
-        if stream_id is None or not 0 <= last - first < _LOOK_AHEAD:
+        if stream_id is None or not 0 <= last - first < _MOST_LOST:
             continue
         for seq in range(first, last + 1):
             values = {"stream_id": stream_id, "seq": seq, "how": "lost", "month": month_of(item.message.received_ms)}
@@ -261,18 +272,15 @@ def _declare_lost(conn: Connection, item: Verified) -> None:
 def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int]]]:
     """Return `stored_to` and the ranges beyond it, having moved `stored_to` over what is settled now."""
     before = conn.execute(select(streams.c.stored_to).where(streams.c.id == stream_id)).scalar_one()
-    beyond = conn.execute(
-        select(seen.c.seq)
-        .where(seen.c.stream_id == stream_id, seen.c.seq > before)
-        .order_by(seen.c.seq)
-        .limit(_LOOK_AHEAD)
-    ).scalars()
-    ranges: list[tuple[int, int]] = []
-    for seq in beyond:
-        if ranges and seq == ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], seq)
-        else:
-            ranges.append((seq, seq))
+    island = (seen.c.seq - func.row_number().over(order_by=seen.c.seq)).label("island")
+    beyond = select(seen.c.seq, island).where(seen.c.stream_id == stream_id, seen.c.seq > before).subquery()
+    first = func.min(beyond.c.seq)
+    ranges = [
+        (int(least), int(most))
+        for least, most in conn.execute(
+            select(first, func.max(beyond.c.seq)).group_by(beyond.c.island).order_by(first).limit(MAX_RANGES + 2)
+        )
+    ]
     stored_to = before
     if ranges and ranges[0][0] == before + 1:
         stored_to = ranges.pop(0)[1]
@@ -292,6 +300,11 @@ def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int]) -> None:
         for projection in PROJECTIONS
         for batch_id in batch_ids
     ]
+    ids = [entry["batch_id"] for entry in due]
+    for start in range(
+        0, len(ids), _IDS
+    ):  # one entry a batch: a fresh one, that a projection under way cannot take out
+        conn.execute(delete(todo).where(todo.c.batch_id.in_(ids[start : start + _IDS])))
     if due:
         conn.execute(insert(todo), due)
 

@@ -237,6 +237,8 @@ todo = Table(
     _probe(),
     Column("batch_id", ForeignKey("batches.id"), nullable=False),
     Index(None, "projection", "probe_id"),
+    Index(None, "batch_id"),
+    sqlite_autoincrement=True,  # an id is never used twice
 )
 
 #: what a projection last wrote of a batch: its time range and a digest of its points; a NULL digest: deleted, being

@@ -50,7 +50,7 @@ def default_state() -> Path:
 def run(state: Path, port: int, broker: str) -> int:
     """Run the demo with its state in `state`, its page on `port`; `broker` is auto, mosquitto or amqtt."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
         with contextlib.ExitStack() as stack:
@@ -71,6 +71,7 @@ class Demo:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._broker_port = _free_port()
         self._broker_name = ""
+        self._began_ms = time.time_ns() // 1_000_000
 
     def run(self) -> None:
         """Start everything, say where to look, wait to be stopped."""
@@ -98,6 +99,8 @@ class Demo:
         _refuse_busy(self._port)
         try:
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._state.stat().st_uid != os.getuid():
+                raise DemoError(f"state folder {self._state}: belongs to somebody else")
             self._authority = Authority.create(self._state / "tls")
         except OSError as error:
             raise DemoError(f"state folder {self._state}: {error.strerror}") from error
@@ -174,6 +177,7 @@ class Demo:
     def _has_values(self, url: str) -> bool:
         text = _get(f"{url}status.json")
         probes = json.loads(text)["probes"] if text else []
+        probes = [probe for probe in probes if (probe["last_received_ms"] or 0) >= self._began_ms]
         kinds = {reading["kind"] for probe in probes for reading in probe["readings"]}
         return {"radio", "board", "path"} <= kinds
 

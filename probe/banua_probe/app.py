@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from banua_probe import clock
 from banua_probe.clock import Anchor
 from banua_probe.config import Config, check_secret
-from banua_probe.delivery import MAX_TRIES, Delivery
+from banua_probe.delivery import MAX_TRIES, WINDOW, Delivery
 from banua_probe.errors import ConfigError, OutboxError
 from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox, Owner, Ref
 from banua_probe.schedule import Periodic, SealPolicy
@@ -37,6 +37,8 @@ INBOX_SIZE: Final = 1000
 STEP_S: Final = 0.5
 RECONNECT_MS: Final = (1_000, 300_000)
 TAKEN_OVER_MS: Final = (60_000, 1_800_000)
+RETRY_MS: Final = 30_000
+"""How long the disk is left alone after it refused a write."""
 STEADY_MS: Final = 60_000
 """A connection that lasts this long resets the reconnection back-off."""
 
@@ -129,6 +131,7 @@ class Probe:
         self._reconnect_at: int | None = now
         self._connected_ms = 0
         self._ask_to_come = 0
+        self._retried: set[int] = set()
         self._backoff = RECONNECT_MS
         self._last_state: dict[Any, Any] = {}
         self._backlog = (0, 0)
@@ -222,13 +225,16 @@ class Probe:
             elif self._policy.commit_due(now):
                 self._outbox.commit()
                 self._policy.committed(now)
+        except OutboxError as error:
+            LOG.error("%s; next try in %d s", error, RETRY_MS // 1000)  # noqa: TRY400
+            self._policy.refused(now + RETRY_MS)
+        try:
             self._count_tries(self._delivery.tick(now))
             if self._reconnect_at is not None and now >= self._reconnect_at:
                 self._connect()
             self._send(now)
         except OutboxError as error:
             LOG.error("%s", error)  # noqa: TRY400
-            self._policy.committed(now)
 
     def _seal(self, now: int) -> None:
         anchor = self._ntp() or self._anchor
@@ -304,6 +310,8 @@ class Probe:
             self._anchor = verdict.anchor
         for ref in got:
             outbox.mark(ref, EVICTABLE)
+        if self._retried & {ref.id for ref in got}:  # one is taken now that was refused: the others may be, too
+            self._retried = {ref.id for ref in outbox.retry_refused(WINDOW)}
         for ref, reason in rejected:
             self._on_reject(ref, reason)
         if verdict.shows_fork and message.stream == outbox.stream:
@@ -311,7 +319,7 @@ class Probe:
             outbox.fork()
             self._delivery.forked()
         elif verdict.answers_ask:
-            outbox.retry_refused()
+            self._retried = {ref.id for ref in outbox.retry_refused(1)}
             forgotten = outbox.unsettle(message)
             if forgotten:
                 LOG.warning("the collector has forgotten %d batches: they go out again", forgotten)

@@ -14,6 +14,8 @@ from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 _STA_UNSYNC: Final = 0x0040
+_STA_NANO: Final = 0x2000
+NTP_FLOOR_MS: Final = 50
 _TIME_ERROR: Final = 5
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -66,4 +68,14 @@ def ntp_anchor() -> Anchor | None:
     if state in {-1, _TIME_ERROR} or timex.status & _STA_UNSYNC:
         return None
     spread = boottime_ms() - before
-    return Anchor(before, unix_ms, timex.maxerror // 1000 + spread + 1, "ntp")
+    return Anchor(before, unix_ms, ntp_error_ms(timex.maxerror, timex.offset, timex.status) + spread, "ntp")
+
+
+def ntp_error_ms(maxerror_us: int, offset: int, status: int) -> int:
+    """Return the bound on the kernel clock's error in ms.
+
+    The kernel's own bound, plus what is still being slewed away (`offset`, in ns where STA_NANO is set, else µs), plus
+    a floor for the asymmetry of the path to the server, which some clients never report.
+    """
+    slewing_us = -(-abs(offset) // 1000) if status & _STA_NANO else abs(offset)
+    return NTP_FLOOR_MS - (-(maxerror_us + slewing_us) // 1000)

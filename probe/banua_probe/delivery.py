@@ -113,6 +113,7 @@ class Delivery:
             verdict.answers_ask = receipt.stream == stream
             verdict.anchor = _anchor(self._asked_ms, now_ms, receipt.server_ms) if not self._answered else None
             self._answered = True
+        heard = bool(refs) or (receipt.ask == self._ask and not self._flights)
         for ref in refs:
             first = self._first_sent.get(ref.id)
             if first is not None and ref.id > self._sent_before and ref.id not in self._earlier:
@@ -127,8 +128,9 @@ class Delivery:
             verdict.shows_fork = receipt.highest >= next_seq
             self._ask_again |= receipt.stored_to < self._known and not verdict.answers_ask
             self._known = receipt.stored_to if verdict.answers_ask else max(self._known, receipt.stored_to)
-        self._quiet_since = now_ms if self._flights or not self._answered else None
-        self._canary_at, self._backoff_ms = None, self._patience_ms
+        if heard:  # an ask that is answered while our batches are not ends nothing
+            self._quiet_since = now_ms if self._flights or not self._answered else None
+            self._canary_at, self._backoff_ms = None, self._patience_ms
         return verdict
 
     def _overtake(self, sent_ms: int) -> None:
@@ -195,11 +197,15 @@ class Delivery:
         return len(self._flights)
 
 
-def _anchor(sent_ms: int, now_ms: int, server_ms: int) -> Anchor:
-    """Return the anchor an answer gives: the server's time was taken between sending and now."""
+def _anchor(sent_ms: int, now_ms: int, server_ms: int) -> Anchor | None:
+    """Return the anchor an answer gives: the server's time was taken between sending and now, at most a day apart."""
     middle = (sent_ms + now_ms) // 2
+    if now_ms - sent_ms > ASK_EVERY_MS:
+        return None
     return Anchor(middle, server_ms, (now_ms - sent_ms + 1) // 2 + 1, "collector")
 
 
-def _better(one: Anchor | None, other: Anchor) -> Anchor:
-    return other if one is None or other.error_ms < one.error_ms else one
+def _better(one: Anchor | None, other: Anchor | None) -> Anchor | None:
+    if one is None or other is None:
+        return one or other
+    return other if other.error_ms < one.error_ms else one

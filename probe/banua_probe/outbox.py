@@ -77,6 +77,7 @@ class Outbox:
         self._memory: list[Row] = []
         self._changes: dict[int, tuple[str, int]] = {}
         self._events = 0
+        self._last_retry = 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
@@ -176,15 +177,14 @@ class Outbox:
 
     def seal(self, anchor: Row | None = None) -> int:
         """Seal every row there is, boot by boot, adding `anchor` to this boot's; return the number of batches."""
-        if anchor is not None:
-            self.add(anchor)
-        if not self._memory and not self.open_rows:
+        if anchor is None and not self._memory and not self.open_rows:
             return 0
         stored = (self.next_seq, self._previous)
         sealed = 0
         try:
             with self._errors(), self._transaction():
                 self._write_memory()
+                self._insert_open([] if anchor is None else [checked(anchor)])  # not kept when the disk refuses
                 self._write_changes()
                 for boot, rows in self._rows_by_boot().items():
                     for chunk in _chunks(rows):
@@ -362,16 +362,15 @@ class Outbox:
         found = self._db.execute("SELECT state FROM batches WHERE id = ?", (batch_id,)).fetchone()
         return str(found[0]) if found else ""
 
-    def retry_refused(self) -> int:
-        """Make unsent again what was refused: a person may have put it right since; return how many."""
+    def retry_refused(self, count: int) -> list[Ref]:
+        """Make up to `count` refused batches unsent again, each in its turn: a person may have put it right since."""
         self.commit()
-        refused = [
-            Ref(*columns)
-            for columns in self._db.execute("SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'refused'")
-        ]
+        query = "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'refused' ORDER BY id <= ?, id LIMIT ?"
+        refused = [Ref(*columns) for columns in self._db.execute(query, (self._last_retry, count))]
         for ref in refused:
             self.mark(ref, WAITING)
-        return len(refused)
+            self._last_retry = ref.id
+        return refused
 
     def unsettle(self, receipt: Receipt) -> int:
         """Make unsent again what a restored collector forgot, by its answer to our newest ask; return how many."""
@@ -381,7 +380,7 @@ class Outbox:
             for columns in self._db.execute(
                 "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'evictable'"
             )
-            if columns[1] == receipt.stream and not receipt.settles(columns[2])
+            if columns[1] == receipt.stream and receipt.denies(columns[2])
         ]
         if forgotten or receipt.journal_id != self._journal_id():
             forgotten += self._other_streams(receipt.stream)

@@ -45,6 +45,7 @@ class SealPolicy:
     last_seal_ms: int
     _urgent: bool = False
     _urgent_ms: tuple[int, ...] = ()
+    _rest_until_ms: int = 0
 
     def state_changed(self, now_ms: int) -> None:
         """Ask for sealing at once, within the day's allowance."""
@@ -55,13 +56,17 @@ class SealPolicy:
 
     def seal_due(self, now_ms: int, rows: int, *, online: bool) -> bool:
         """Say whether `rows` rows are to be sealed now."""
-        if not rows:
+        if not rows or now_ms < self._rest_until_ms:
             return False
         return self._urgent or (now_ms - self.last_seal_ms >= self.seal_ms if online else rows >= OFFLINE_ROWS)
 
     def commit_due(self, now_ms: int) -> bool:
         """Say whether rows in memory are to be written to disk now."""
-        return now_ms - self.last_commit_ms >= self.commit_ms
+        return now_ms >= self._rest_until_ms and now_ms - self.last_commit_ms >= self.commit_ms
+
+    def refused(self, until_ms: int) -> None:
+        """Take note that the disk refuses writes: nothing is due before `until_ms`."""
+        self._rest_until_ms = until_ms
 
     def sealed(self, now_ms: int) -> None:
         """Take note of a seal, which is a commit too."""

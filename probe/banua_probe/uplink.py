@@ -76,14 +76,18 @@ class Uplink:
         self._client: Client | None = None
         self._version = MQTTProtocolVersion.MQTTv311 if broker.protocol == "3.1.1" else MQTTProtocolVersion.MQTTv5
         self._generation = 0
-        self._accepted = threading.Event()
+        self._accepted, self._failed = threading.Event(), threading.Event()
 
     def connect(self, will: tuple[str, bytes]) -> None:
         """Start a connection with `will` (topic, payload, retained); `Connected` or `Down` will be posted."""
         self.close()
         self._generation += 1
-        self._accepted = threading.Event()
-        client = self._make_client(self._generation)
+        self._accepted, self._failed = threading.Event(), threading.Event()
+        try:
+            client = self._make_client(self._generation)
+        except (OSError, ValueError) as error:  # certificates and passwords are read anew for each connection
+            self._tell(self._generation, Down(f"TLS or password file: {error}"))
+            return
         client.will_set(will[0], will[1], qos=1, retain=True)
         self._client = client
         threading.Thread(target=self._open, args=(client, self._generation), name="uplink-connect", daemon=True).start()
@@ -160,8 +164,9 @@ class Uplink:
 
     def _fail(self, generation: int, reason: str, *, taken_over: bool = False) -> None:
         """Tell that the connection is gone; one never accepted may have been of a version too new, or too old."""
-        if generation != self._generation:
+        if generation != self._generation or self._failed.is_set():
             return
+        self._failed.set()
         if not self._accepted.is_set() and self._broker.protocol == "auto":
             self._version = _OTHER[self._version]
         self._tell(generation, Down(reason, taken_over))

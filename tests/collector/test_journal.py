@@ -128,12 +128,16 @@ def test_what_was_refused_is_taken_once_its_key_is_known(conn: Connection) -> No
     assert take(conn, came).outcomes == ["journalled"]
 
 
-def test_strangers_have_a_limited_room_and_no_answer_beyond_it(conn: Connection) -> None:
+def test_strangers_have_a_limited_room_and_are_told_when_it_is_used_up(conn: Connection) -> None:
     first, second = message(1, secret=_STRANGER), message(2, secret=_STRANGER)
     room = len(first.payload) + len(second.payload) - 1
     done = take(conn, first, second, first, room=room)
     assert done.outcomes == ["bad_signature", "quarantine_full", "bad_signature"]
-    assert [seq for seq, _, _ in done.receipts[0][1].rejects] == [1, 1]
+    assert [(seq, reason) for seq, _, reason in done.receipts[0][1].rejects] == [
+        (1, "bad_signature"),
+        (2, "quarantine_full"),
+        (1, "bad_signature"),
+    ]
     assert _count(conn, quarantine) == 1
     # a probe's own unreadable batches are kept whatever strangers have sent
     assert take(conn, message(3, schema=SCHEMA + 1), room=room).outcomes == ["quarantined"]
@@ -157,15 +161,20 @@ def test_of_more_than_eight_ranges_the_highest_is_kept(conn: Connection) -> None
     assert receipt.decode(receipt.encode(told)).highest == 20
 
 
-def test_the_highest_is_told_even_when_it_is_beyond_the_look_ahead(
-    conn: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal, "_LOOK_AHEAD", 3)
-    take(conn, *(message(seq) for seq in range(2, 8)))
-    told = take(conn, message(1)).receipts[0][1]
-    assert (told.stored_to, told.also, told.highest) == (3, [(7, 7)], 7)
-    assert take(conn, message(1)).receipts[0][1].stored_to == 6
-    assert take(conn, message(1)).receipts[0][1].stored_to == 7
+def test_one_hole_in_a_long_stream_hides_nothing_behind_it(conn: Connection) -> None:
+    take(conn, message(2))
+    stream_id = conn.execute(select(seen.c.stream_id)).scalar_one()
+    long = [{"stream_id": stream_id, "seq": seq, "how": "journalled", "month": "2026-11"} for seq in range(3, 5001)]
+    conn.execute(seen.insert(), long)
+    receipt = take(conn, message(2)).receipts[0][1]
+    assert (receipt.stored_to, receipt.also) == (0, [(2, 5000)])
+
+
+def test_what_is_settled_is_told_beside_a_refusal_too(conn: Connection) -> None:
+    """Else a probe whose key was revoked would think that its collector has forgotten everything, and ask for ever."""
+    take(conn, message(1), message(2))
+    receipt = take(conn, message(3, secret=_STRANGER)).receipts[0][1]
+    assert (receipt.stored_to, [reason for _, _, reason in receipt.rejects]) == (2, ["bad_signature"])
 
 
 def test_what_a_probe_declares_lost_is_settled_unless_it_came(conn: Connection) -> None:
@@ -270,7 +279,7 @@ def test_a_change_of_place_makes_due_what_is_written_in_its_time_or_on_its_way(c
     conn.execute(todo.delete())
     conn.execute(todo.insert().values(projection="influx", probe_id=1, batch_id=6))
     assert journal.mark_range(conn, Affected(1, 301, None)) == 1  # 6 may be on its way with the old place
-    assert [row.batch_id for row in conn.execute(select(todo.c.batch_id))] == [6, 6]
+    assert [row.batch_id for row in conn.execute(select(todo.c.batch_id))] == [6]
 
 
 def test_a_restored_journal_gets_another_name_and_makes_everything_due(conn: Connection) -> None:

@@ -24,6 +24,13 @@ def test_the_boot_id_is_the_kernels() -> None:
     assert clock.boot_id() == told.bytes == clock.boot_id()
 
 
+def test_the_kernels_error_counts_what_is_still_slewed_and_has_a_floor() -> None:
+    """An NTP client may say maxerror 0 while the clock is still 350 ms off: the bound says so."""
+    assert clock.ntp_error_ms(0, 0, 0) == 50
+    assert clock.ntp_error_ms(0, -350_000, 0) == 400
+    assert clock.ntp_error_ms(1500, 350_000_000, 0x2000) == 402
+
+
 def test_an_anchor_travels_as_a_clock_row() -> None:
     row = checked(Anchor(5, 1_790_000_000_000, 17, "collector").row())
     assert (row.kind, row.boottime_ms) == ("clock", 5)

@@ -294,6 +294,26 @@ def test_sent_before_the_ask_was_answered_does_not_count() -> None:
     assert t.delivery.disconnected() == []
 
 
+def test_an_answered_ask_does_not_end_the_silence_about_our_batches() -> None:
+    """A collector that answers asks and no batch gets a canary now and then, not a window a minute."""
+    delivery = Delivery(random.Random(1), 0)
+    delivery.connected(1, 0)
+    ask, sent, now = 1, 0, 0
+    while now < 6 * 3_600_000:
+        now += 500
+        delivery.tick(now)
+        plan = delivery.plan(now)
+        if plan.ask:
+            ask += 1
+            delivery.asked(ask, now)
+        for number in range(1 if plan.canary else min(plan.batches, 16 - sent)):
+            delivery.sent(Ref(sent if plan.canary else number, b"S" * 8, 1, b"h" * 8), now)
+            sent += 1
+        if plan.ask or now == 500:
+            delivery.received(Receipt(b"S" * 8, b"J" * 8, ask, [], [], 0, [], 1), [], b"S" * 8, 99, now + 100)
+    assert 16 < sent < 16 + 25
+
+
 def test_silence_alone_does_not_count() -> None:
     t = talk()
     t.connected()

@@ -110,6 +110,19 @@ def test_a_name_that_no_resolver_would_take_is_a_failure_too() -> None:
     assert str(row.values["reason"]).startswith("name not resolved: ")
 
 
+def test_what_never_left_this_machine_is_not_measured_and_no_loss() -> None:
+    """The kernel refuses a TCP connect to the broadcast address before it sends anything."""
+    nowhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("255.255.255.255", 1))]
+    row = measure(PathTarget("t", "t", 1, count=3), lambda: 5, lambda _: None, lambda _host, _port: nowhere)
+    assert row.values == {
+        "target": "t",
+        "method": "tcp",
+        "outcome": "not_measured",
+        "timestamp_source": "user",
+        "reason": "not sent: Network is unreachable",
+    }
+
+
 def test_a_connect_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full accept queue: the kernel drops the SYN, as a dead link would."""
     monkeypatch.setattr(path, "TIMEOUT_S", 0.3)

@@ -55,6 +55,7 @@ def test_what_a_receipt_settles() -> None:
 def test_every_reason_says_what_the_probe_does() -> None:
     assert REASONS == {
         "quarantined": "settled", "conflict": "reseal", "bad_signature": "keep", "unknown_key": "keep",
+        "quarantine_full": "keep",
         "key_revoked": "keep", "key_retired": "keep", "wrong_topic": "keep",
     }  # fmt: skip
 

@@ -24,6 +24,7 @@ REASONS: Final = {
     "conflict": "reseal",
     "bad_signature": "keep",
     "unknown_key": "keep",
+    "quarantine_full": "keep",
     "key_revoked": "keep",
     "key_retired": "keep",
     "wrong_topic": "keep",
@@ -55,6 +56,11 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True):
     def settles(self, seq: int) -> bool:
         """Say whether `seq` is among the settled ones that this receipt counts."""
         return seq <= self.stored_to or any(first <= seq <= last for first, last in self.also)
+
+    def denies(self, seq: int) -> bool:
+        """Say whether `seq` is surely not settled: with MAX_RANGES ranges, what lies before the last one is unknown."""
+        unknown = len(self.also) == MAX_RANGES and self.also[-2][1] < seq < self.also[-1][0]
+        return not (unknown or self.settles(seq))
 
 
 _encode = msgspec.msgpack.Encoder().encode

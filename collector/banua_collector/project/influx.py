@@ -27,6 +27,8 @@ from banua_wire.fields import BY_KIND
 NAME: Final = "influx"
 GROUP: Final = 100
 """Most due batches taken at once."""
+IDS: Final = 500
+"""Most ids in one statement."""
 LINES: Final = 5000
 """Most lines in one write."""
 GOOD_ERROR_MS: Final = 2000
@@ -66,13 +68,14 @@ class InfluxProjection:
         self.ranges_deleted = 0
 
     def step(self, skip: Iterable[int] = ()) -> int | None:
-        """Project the oldest work of one probe not in `skip`; return its probe id, None when there is none.
-
-        TargetUnavailableError (with `probe_id` noted by the caller through `next_probe`): nothing is forgotten.
-        """
+        """Project the oldest work of one probe not in `skip`; return its probe id, None when there is none."""
         probe_id = self.next_probe(skip)
-        if probe_id is None:
-            return None
+        if probe_id is not None:
+            self.project(probe_id)
+        return probe_id
+
+    def project(self, probe_id: int) -> None:
+        """Project the oldest work of one probe; TargetUnavailableError: nothing is forgotten."""
         with reading(self._engine) as conn:
             work, speaker = self._gather(conn, probe_id)
         plan = _plan(work, speaker)
@@ -85,7 +88,6 @@ class InfluxProjection:
             self._target.write(lines[start : start + LINES])
         self.points_written += len(lines)
         self._note_written(work, plan)
-        return probe_id
 
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         """Return the probe whose work has waited longest, those in `skip` left out."""
@@ -112,19 +114,15 @@ class InfluxProjection:
         self._load(conn, work, due, known)
         # widen to every batch that shares the range, again as long as that brings a changed batch with its own range
         while True:
-            first, last = _range(work)
-            if first is None or last is None:
-                break
-            near = set(
-                conn.execute(
-                    select(written.c.batch_id).where(
-                        written.c.projection == NAME,
-                        written.c.probe_id == probe_id,
-                        written.c.last_ms >= first - 1,
-                        written.c.first_ms <= last + 1,
-                    )
-                ).scalars()
-            ) - set(work.batches)
+            near: set[int] = set()
+            for first, last in _ranges(work):
+                sharing = select(written.c.batch_id).where(
+                    written.c.projection == NAME,
+                    written.c.probe_id == probe_id,
+                    written.c.last_ms >= first - 1,
+                    written.c.first_ms <= last + 1,
+                )
+                near |= set(conn.execute(sharing).scalars()) - set(work.batches)
             if not near:
                 break
             self._load(conn, work, near, known)
@@ -133,11 +131,14 @@ class InfluxProjection:
         return work, speaker
 
     def _load(self, conn: Connection, work: Work, batch_ids: set[int], known: "_Known") -> None:
-        for batch in conn.execute(select(batches).where(batches.c.id.in_(batch_ids))):
-            work.batches[batch.id] = batch
-            work.candidates[batch.id], work.withheld[batch.id] = known.dated(batch)
-        for row in conn.execute(select(written).where(written.c.projection == NAME, written.c.batch_id.in_(batch_ids))):
-            work.written[row.batch_id] = row
+        ids = sorted(batch_ids)
+        for start in range(0, len(ids), IDS):
+            some = ids[start : start + IDS]
+            for batch in conn.execute(select(batches).where(batches.c.id.in_(some))):
+                work.batches[batch.id] = batch
+                work.candidates[batch.id], work.withheld[batch.id] = known.dated(batch)
+            for row in conn.execute(select(written).where(written.c.projection == NAME, written.c.batch_id.in_(some))):
+                work.written[row.batch_id] = row
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
@@ -227,12 +228,15 @@ class _Known:
         return self._anchors[boot_id]
 
 
-def _range(work: Work) -> tuple[int | None, int | None]:
-    """Return first and last ms of all that was or will be written of the batches in `work`."""
-    times = [candidate.dated.unix_ms for made in work.candidates.values() for candidate in made]
-    for row in work.written.values():
-        times += [time for time in (row.first_ms, row.last_ms) if time is not None]
-    return (min(times), max(times)) if times else (None, None)
+def _ranges(work: Work) -> list[tuple[int, int]]:
+    """Return the time ranges (ms) of all that was or will be written of `work`, merged where they meet."""
+    spans = [
+        (min(times), max(times))
+        for made in work.candidates.values()
+        if (times := [candidate.dated.unix_ms for candidate in made])
+    ]
+    spans += [(row.first_ms, row.last_ms) for row in work.written.values() if row.first_ms is not None]
+    return _merged(spans)
 
 
 def _by_batch(work: Work, speaker: Speaker) -> tuple[dict[int, list[Point]], list[Twins]]:

@@ -1,6 +1,6 @@
 """`path` by method tcp: how long a TCP connect takes, which is one round trip (RFC 2681) plus the stacks' own time."""
 
-import contextlib
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -13,6 +13,9 @@ from banua_wire.rows import Row
 TIMEOUT_S: Final = 3.0
 """T_max: a connect that takes longer is lost."""
 
+_NEVER_LEFT: Final = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES})
+"""Errors of our own machine: nothing was sent, so nothing can have been lost."""
+
 Resolve = Callable[[str, int], list[Any]]
 
 
@@ -21,14 +24,20 @@ def _resolve(host: str, port: int) -> list[Any]:
 
 
 def connect_once(address: tuple[str, int], family: socket.AddressFamily) -> float | None:
-    """Return the time of one TCP connect to `address` in µs, None when refused, unreachable or over TIMEOUT_S."""
+    """Return the time of one TCP connect to `address` in µs, None when refused or over TIMEOUT_S.
+
+    OSError when it never left this machine: no route, no address, not permitted.
+    """
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(TIMEOUT_S)
         before = time.monotonic_ns()
-        with contextlib.suppress(OSError):
+        try:
             sock.connect(address)
-            return (time.monotonic_ns() - before) / 1000
-    return None
+        except OSError as error:
+            if error.errno in _NEVER_LEFT:
+                raise
+            return None
+        return (time.monotonic_ns() - before) / 1000
 
 
 def measure(
@@ -49,17 +58,21 @@ def measure(
     for number in range(target.count + 1):
         if number:
             sleep(target.interval_ms / 1000)
-        rtts.append(connect_once((str(address[0]), int(address[1])), family))
+        try:
+            rtts.append(connect_once((str(address[0]), int(address[1])), family))
+        except OSError as error:
+            return train_row(target, started_ms, rtts, reason=f"not sent: {error.strerror}")
     return train_row(target, started_ms, rtts)
 
 
 def train_row(target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "") -> Row:
     """Return the row of a train: its first round trip as `wake_rtt_us`, the others in send order, None where lost."""
     measured = any(rtt is not None for rtt in rtts)
+    outcome = "measured" if measured else "failed" if rtts or not reason.startswith("not sent") else "not_measured"
     values: dict[str, Value] = {
         "target": target.target,
         "method": target.method,
-        "outcome": "measured" if measured else "failed",
+        "outcome": outcome,
         "timestamp_source": "user",
     }
     if rtts:

@@ -221,8 +221,10 @@ def _projections() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_todo"),
         sa.ForeignKeyConstraint(["probe_id"], ["probes.id"], name="fk_todo_probe_id"),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name="fk_todo_batch_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_todo_projection_probe_id", "todo", ["projection", "probe_id"])
+    op.create_index("ix_todo_batch_id", "todo", ["batch_id"])
     op.create_table(
         "written",
         sa.Column("projection", sa.String(16), nullable=False),

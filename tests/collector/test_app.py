@@ -1,0 +1,95 @@
+"""The collector's threads and tasks: one refusal blocks nobody else, a lost broker leaves nothing hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiomqtt
+
+from banua_collector.app import ProjectionLoop
+from banua_collector.config import Limits
+from banua_collector.ingest import Ingest
+from banua_collector.metrics import Metrics
+from banua_collector.project.target import TargetUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pytest
+    from sqlalchemy import Engine
+
+
+class TwoProbes:
+    """A projection whose probe 1 is refused for ever, and whose probe 2 has three pieces of work."""
+
+    points_written = ranges_deleted = 0
+
+    def __init__(self) -> None:
+        self.tried: list[int] = []
+        self.left = 3
+
+    def next_probe(self, skip: Iterable[int] = ()) -> int | None:
+        return next((probe for probe in (1, 2) if probe not in skip and (probe == 1 or self.left)), None)
+
+    def project(self, probe_id: int) -> None:
+        self.tried.append(probe_id)
+        if probe_id == 1:
+            raise TargetUnavailableError("422: points beyond retention policy")
+        self.left -= 1
+
+
+def test_a_probe_whose_points_are_refused_does_not_block_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("banua_collector.app.HOLD_S", (0.05, 30.0))
+    projection: Any = TwoProbes()
+    loop = ProjectionLoop(engine, projection, Metrics(engine))
+    loop.start()
+    deadline = time.monotonic() + 10
+    while projection.left and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert projection.left == 0
+    assert "422" in loop.failure
+    loop.stop.set()
+    loop.join(5)
+    assert projection.tried.count(1) <= 9, "held longer each time"
+    assert loop.failure == "the projection has ended"
+
+
+class LostBroker:
+    """A client on whose connection every publish fails, and no message comes any more."""
+
+    def __init__(self) -> None:
+        self.messages = self._never()
+
+    async def _never(self) -> Any:
+        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
+        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
+        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
+        await asyncio.sleep(60)
+
+    async def subscribe(self, *_: Any, **__: Any) -> None: ...
+
+
+def test_a_worker_that_fails_ends_the_connection_even_while_the_queue_is_full(engine: Engine) -> None:
+    """Nothing may wait for a queue that nobody empties: the connection ends, with the worker's own error."""
+    ingest = Ingest(
+        engine, Metrics(engine), Limits(queue_max=1, commit_max_batches=1, commit_wait_ms=0), lambda: 0, lambda _: None
+    )
+
+    async def fails(_group: Any) -> Any:
+        raise aiomqtt.MqttError("lost")
+
+    ingest._stored = fails  # type: ignore[method-assign, assignment]
+    lost: Any = LostBroker()
+
+    async def serve() -> str:
+        try:
+            await asyncio.wait_for(ingest._serve(lost), 5)
+        except aiomqtt.MqttError as error:
+            return str(error)
+        return "ended without a word"
+
+    assert asyncio.run(serve()) == "lost"

@@ -16,7 +16,7 @@ def main() -> int:
     """Print the count, and each line that names no test."""
     patterns = list(read_allowed((ROOT / ALLOWED).read_text()))
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--no-header"]
-    listing = subprocess.run([*collect, "-o", "addopts="], cwd=ROOT, capture_output=True, text=True, check=False)
+    listing = subprocess.run([*collect, "-o", "addopts=--import-mode=importlib"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listing.returncode:
         print(listing.stdout, listing.stderr)
         return 1

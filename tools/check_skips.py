@@ -15,8 +15,10 @@ from tests.skip_policy import ALLOWED, matches, read_allowed  # noqa: E402 (the 
 def main() -> int:
     """Print the count, and each line that names no test."""
     patterns = list(read_allowed((ROOT / ALLOWED).read_text()))
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--no-header"]
-    listing = subprocess.run([*collect, "-o", "addopts=--import-mode=importlib"], cwd=ROOT, capture_output=True, text=True, check=False)
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--no-header", "-o"]
+    listing = subprocess.run(
+        [*collect, "addopts=--import-mode=importlib"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listing.returncode:
         print(listing.stdout, listing.stderr)
         return 1

@@ -120,7 +120,7 @@ class Probe:
         self._config, self._outbox, self._owner, self._rng = config, outbox, owner, rng
         self._now = owner.boottime_ms
         self._inbox: queue.Queue[Event | Rows | Stop] = queue.Queue(INBOX_SIZE)
-        self._uplink = link or Uplink(config.broker, config.name, [topic(config.name, "receipt")], self._inbox.put)
+        self._uplink = link or Uplink(config.broker, config.name, [topic(config.name, "receipt")], self.post)
         self._ntp = ntp
         self._delivery = Delivery(rng, outbox.newest_before_start)
         now = self._now()
@@ -137,6 +137,14 @@ class Probe:
         self._backlog = (0, 0)
         self._stopping = threading.Event()
         self._sense_tasks, self._checkpoint = sense, checkpoint
+
+    def post(self, event: Event) -> None:
+        """Put an event of the connection into the inbox; from a flood, what comes again anyway is dropped."""
+        passing = isinstance(event, Incoming | Puback)
+        try:
+            self._inbox.put(event, block=not passing, timeout=STEP_S * 20)
+        except queue.Full:
+            LOG.warning("the inbox is full: %s dropped", type(event).__name__)
 
     def stop(self, *_: Any) -> None:
         """Ask for a clean stop; may be called from a signal handler."""

@@ -12,3 +12,8 @@ def wall_ms() -> int:
 def iso(ms: int) -> str:
     """Return the moment `ms` in ISO 8601, UTC, to the second."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def month_of(unix_ms: int) -> str:
+    """Return the UTC month of `unix_ms`, like 2026-11: the archive it belongs to."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m")

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, sele
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots
+from banua_collector.clock import month_of
 from banua_collector.db import new_journal_id
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
-from banua_collector.times import month_of
 from banua_collector.verify import Refused, Verified
 from banua_wire.batch import HASH8_BYTES
 from banua_wire.birth import State

@@ -34,11 +34,26 @@ class Dated:
 
 
 def in_order(anchors: Iterable[Anchor]) -> list[Anchor]:
-    """Return the anchors of one boot sorted, of several at one boottime only the most exact."""
+    """Return the anchors of one boot that count, sorted.
+
+    Of several at one boottime the most exact counts; one worse than what another tells of its boottime does not.
+    """
     best: dict[int, Anchor] = {}
     for anchor in sorted(anchors):
         best.setdefault(anchor.boottime_ms, anchor)
-    return list(best.values())
+    return _undominated(_undominated(list(best.values()))[::-1])[::-1]
+
+
+def _undominated(anchors: Sequence[Anchor]) -> list[Anchor]:
+    """Return `anchors` without those that the best one before them, carried on at OUTSIDE_PPM, betters."""
+    kept: list[Anchor] = []
+    for anchor in anchors:
+        if kept:
+            distance = abs(anchor.boottime_ms - kept[-1].boottime_ms)
+            if kept[-1].error_ms + _parts(distance, OUTSIDE_PPM) < anchor.error_ms:
+                continue
+        kept.append(anchor)
+    return kept
 
 
 def date(boottime_ms: int, anchors: Sequence[Anchor]) -> Dated | None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots
 from banua_collector.clock import month_of
+from banua_collector.dating import Anchor, in_order
 from banua_collector.db import new_journal_id
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
@@ -208,20 +209,20 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
         )
         .returning(batches.c.id)
     ).scalar_one()
-    new_anchors = _insert_told(conn, item, batch_id)
+    _insert_told(conn, item, batch_id)
     _declare_lost(conn, item)
     span = boots.Span(stream_id, envelope.seq, (min(boottimes), max(boottimes)) if boottimes else None)
     is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
     _due(conn, item.probe_id, [batch_id])
-    _redate(conn, item.probe_id, envelope.boot_id, new_anchors)
+    _redate(conn, item.probe_id, envelope.boot_id, batch_id)
     now_ms = item.message.received_ms
     _standing_changed(conn, item.probe_id, boots.overlapping(conn, item.probe_id, envelope.boot_id, now_ms))
     if is_new:
         _release_withheld(conn, item.probe_id)
 
 
-def _insert_told(conn: Connection, item: Verified, batch_id: int) -> list[int]:
-    """Write what the rows tell SQL: anchors, events, losses; return the boottimes of the anchors."""
+def _insert_told(conn: Connection, item: Verified, batch_id: int) -> None:
+    """Write what the rows tell SQL: anchors, events, losses."""
     base: dict[str, Any] = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
     told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if _tells(row)]
     found = [values for values in told if "unix_ms" in values]
@@ -230,7 +231,6 @@ def _insert_told(conn: Connection, item: Verified, batch_id: int) -> list[int]:
     happened = [values | {"noticed_ms": item.message.received_ms} for values in told if "unix_ms" not in values]
     if happened:
         conn.execute(insert(events), happened)
-    return [values["boottime_ms"] for values in found]
 
 
 _TOLD: Final = {"clock": ("unix_ms", "error_ms"), "event": (), "lost": ()}
@@ -316,23 +316,26 @@ def due_where(conn: Connection, probe_id: int, *conditions: Any) -> int:
     return len(found)
 
 
-def _redate(conn: Connection, probe_id: int, boot_id: bytes, boottimes: list[int]) -> None:
-    """Make due what new anchors at `boottimes` re-date: the batches with rows between their neighbouring anchors."""
-    mine = and_(anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id)
-    for boottime in boottimes:
-        before, after = (
-            conn.execute(select(extreme(anchors.c.boottime_ms)).where(mine, side)).scalar()
-            for extreme, side in (
-                (func.max, anchors.c.boottime_ms < boottime),
-                (func.min, anchors.c.boottime_ms > boottime),
-            )
+def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int) -> None:
+    """Make due what the anchors of a new batch re-date: the batches with rows between the anchors that stay."""
+    known = conn.execute(
+        select(anchors.c.batch_id, anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
+            anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
         )
-        conditions = [batches.c.boot_id == boot_id]
-        if before is not None:
-            conditions.append(batches.c.last_boottime_ms > before)
-        if after is not None:
-            conditions.append(batches.c.first_boottime_ms < after)
-        due_where(conn, probe_id, *conditions)
+    ).all()
+    then = set(in_order(Anchor(*row[1:]) for row in known if row.batch_id != batch_id))
+    now = set(in_order(Anchor(*row[1:]) for row in known))
+    changed = [anchor.boottime_ms for anchor in then ^ now]
+    if not changed:
+        return
+    conditions = [batches.c.boot_id == boot_id]
+    before = [anchor.boottime_ms for anchor in then & now if anchor.boottime_ms < min(changed)]
+    if before:
+        conditions.append(batches.c.last_boottime_ms > max(before))
+    after = [anchor.boottime_ms for anchor in then & now if anchor.boottime_ms > max(changed)]
+    if after:
+        conditions.append(batches.c.first_boottime_ms < min(after))
+    due_where(conn, probe_id, *conditions)
 
 
 def _release_withheld(conn: Connection, probe_id: int) -> None:

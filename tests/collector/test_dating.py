@@ -47,8 +47,8 @@ def test_what_two_anchors_disagree_beyond_their_errors_and_drift_is_error_too() 
 
 
 def test_of_anchors_at_one_boottime_the_most_exact_counts() -> None:
-    anchors = in_order([Anchor(5, 900, _T + 7), Anchor(5, 20, _T), Anchor(1, 30, _T - 4), Anchor(5, 21, _T + 9)])
-    assert anchors == [Anchor(1, 30, _T - 4), Anchor(5, 20, _T)]
+    anchors = in_order([Anchor(5, 900, _T + 7), Anchor(5, 20, _T), Anchor(1, 20, _T - 4), Anchor(5, 21, _T + 9)])
+    assert anchors == [Anchor(1, 20, _T - 4), Anchor(5, 20, _T)]
     assert date(5, anchors) == Dated(_T, 20)
 
 
@@ -64,16 +64,28 @@ _anchors = st.builds(Anchor, st.integers(0, 10**7), st.integers(0, 10**4), st.in
 
 
 @given(st.lists(_anchors, min_size=1, max_size=8), _anchors, st.lists(st.integers(0, 10**7), max_size=20))
-def test_a_new_anchor_changes_only_dates_between_its_neighbours(
+def test_a_new_anchor_changes_only_dates_between_the_anchors_that_stay(
     known: list[Anchor], new: Anchor, boottimes: list[int]
 ) -> None:
     before, after = in_order(known), in_order([*known, new])
-    left = max((anchor.boottime_ms for anchor in known if anchor.boottime_ms < new.boottime_ms), default=-1)
-    right = min((anchor.boottime_ms for anchor in known if anchor.boottime_ms > new.boottime_ms), default=10**9)
-    edges = [anchor.boottime_ms for anchor in known]
-    for boottime_ms in [*boottimes, *edges]:
-        if boottime_ms <= left or boottime_ms >= right:
+    changed = [anchor.boottime_ms for anchor in set(before) ^ set(after)]
+    stay = [anchor.boottime_ms for anchor in set(before) & set(after)]
+    left = max((boottime for boottime in stay if boottime < min(changed, default=0)), default=-1)
+    right = min((boottime for boottime in stay if boottime > max(changed, default=0)), default=10**9)
+    for boottime_ms in [*boottimes, *stay]:
+        if not changed or boottime_ms <= left or boottime_ms >= right:
             assert date(boottime_ms, before) == date(boottime_ms, after)
+
+
+def test_an_anchor_worse_than_what_others_tell_of_its_moment_does_not_count() -> None:
+    """A receipt that came after an outage says little: it must not spoil the rows that good anchors date."""
+    good, bad, later = Anchor(0, 5, _T), Anchor(60_000, 10_000, _T + 69_000), Anchor(120_000, 5, _T + 120_000)
+    assert in_order([good, bad, later]) == [good, later]
+    assert date(60_000, in_order([bad, good, later])) == Dated(_T + 60_000, 7)
+    assert in_order([good, bad]) == [good]
+    assert in_order([bad, later]) == [later]
+    assert in_order([bad]) == [bad], "the only one there is counts"
+    assert in_order([good, Anchor(10**9, 10_000, _T + 10**9)])[1].error_ms == 10_000, "after 11 days it is the better"
 
 
 @given(st.lists(_anchors, min_size=1, max_size=8), st.integers(0, 10**7))

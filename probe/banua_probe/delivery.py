@@ -58,7 +58,7 @@ class Delivery:
         self._rng, self._sent_before, self._patience_ms = rng, newest_before_start, patience_ms
         self.is_connected = False
         self._ask, self._asked_ms, self._answered = 0, 0, False
-        self._ask_again = False
+        self._ask_again = self._echoed = False
         self._flights: dict[int, _Flight] = {}
         self._first_sent: dict[int, int] = {}
         self._earlier: set[int] = set()
@@ -81,7 +81,7 @@ class Delivery:
 
     def asked(self, ask: int, now_ms: int) -> None:
         """Take note of an ask sent now."""
-        self._ask, self._asked_ms, self._ask_again = ask, now_ms, False
+        self._ask, self._asked_ms, self._ask_again, self._echoed = ask, now_ms, False, False
         self._quiet_since = now_ms if self._quiet_since is None else self._quiet_since
 
     def disconnected(self) -> list[Ref]:
@@ -113,7 +113,11 @@ class Delivery:
             verdict.answers_ask = receipt.stream == stream
             verdict.anchor = _anchor(self._asked_ms, now_ms, receipt.server_ms) if not self._answered else None
             self._answered = True
-        heard = bool(refs) or (receipt.ask == self._ask and not self._flights)
+        echoes = receipt.ask == self._ask and self.is_connected
+        if echoes and self._echoed:  # answered once more: a collector has come anew and read the retained birth
+            self._flights.clear()
+        self._echoed |= echoes
+        heard = bool(refs) or (echoes and not self._flights)
         for ref in refs:
             first = self._first_sent.get(ref.id)
             if first is not None and ref.id > self._sent_before and ref.id not in self._earlier:

@@ -294,6 +294,21 @@ def test_sent_before_the_ask_was_answered_does_not_count() -> None:
     assert t.delivery.disconnected() == []
 
 
+def test_a_second_answer_to_one_ask_is_a_new_collector_and_what_was_under_way_goes_again() -> None:
+    """A collector that starts reads the retained birth: no need to wait a minute to send what the old one lost."""
+    delivery = Delivery(random.Random(1), 0)
+    answer = Receipt(b"S" * 8, b"J" * 8, 1, [], [], 0, [], 1)
+    delivery.connected(1, 0)
+    delivery.received(answer, [], b"S" * 8, 99, 100)
+    lost, unread = Ref(1, b"S" * 8, 1, b"h" * 8), Ref(2, b"S" * 8, 2, b"h" * 8)
+    delivery.sent(lost, 1000)
+    delivery.sent(unread, 1100)
+    delivery.unsent(unread.id, 1200)
+    assert delivery.plan(2000) == Plan()
+    delivery.received(answer, [], b"S" * 8, 99, 3000)
+    assert (delivery.plan(3001), delivery.busy(3001)) == (Plan(ask=False, batches=16), set())
+
+
 def test_an_answered_ask_does_not_end_the_silence_about_our_batches() -> None:
     """A collector that answers asks and no batch gets a canary now and then, not a window a minute."""
     delivery = Delivery(random.Random(1), 0)

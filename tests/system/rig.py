@@ -93,7 +93,12 @@ port = {self.web_port}
         environment = os.environ | ({"BANUA_CRASH_AT": crash} if crash else {})
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int | None:
@@ -102,7 +107,7 @@ port = {self.web_port}
         if process is None:
             return None
         if process.poll() is None:
-            process.send_signal(number)
+            os.killpg(process.pid, number)  # a tracer's tracee, too
         return process.wait(timeout=60)
 
     def ended(self, name: str) -> bool:

@@ -63,7 +63,7 @@ class ProjectionLoop(threading.Thread):
         super().__init__(name="projection", daemon=True)
         self._engine, self._projection, self._metrics = engine, projection, metrics
         self.stop = threading.Event()
-        self._held: dict[int, Hold] = {}
+        self._held: dict[int | None, Hold] = {}  # by probe; None: looking for work failed itself
 
     def run(self) -> None:
         """Project until told to stop."""
@@ -72,13 +72,15 @@ class ProjectionLoop(threading.Thread):
             written, deleted = self._projection.points_written, self._projection.ranges_deleted
             probe_id = None
             try:
-                probe_id = self._projection.next_probe(skip=[p for p, hold in self._held.items() if hold.until > now])
+                probe_id = self._projection.next_probe(
+                    skip=[probe for probe, hold in self._held.items() if probe is not None and hold.until > now]
+                )
                 if probe_id is None:
                     self._tell()
                     self.stop.wait(IDLE_S)
                 else:
                     self._projection.project(probe_id)
-                    self._held.pop(probe_id, None)
+                self._held.pop(probe_id, None)
             except TargetUnavailableError as error:
                 self._metrics.projection_errors.labels("target").inc()
                 self._hold(probe_id, str(error))
@@ -98,9 +100,9 @@ class ProjectionLoop(threading.Thread):
 
     def _hold(self, probe_id: int | None, why: str) -> None:
         """Leave one probe's work alone for a while, longer each time; the others go on."""
-        before = self._held.get(probe_id or 0)
+        before = self._held.get(probe_id)
         wait = HOLD_S[0] if before is None else min(before.wait * 2, HOLD_S[1])
-        self._held[probe_id or 0] = Hold(time.monotonic() + wait, wait, why)
+        self._held[probe_id] = Hold(time.monotonic() + wait, wait, why)
         LOG.warning("%s; next try in %.0f s", why, wait)
         self.stop.wait(HOLD_S[0])
 

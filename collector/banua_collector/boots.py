@@ -34,6 +34,16 @@ def boot_row(conn: Connection, probe_id: int, boot_id: bytes) -> Row[Any] | None
     return conn.execute(select(boots).where(boots.c.probe_id == probe_id, boots.c.boot_id == boot_id)).first()
 
 
+def anchors_of(conn: Connection, probe_id: int, boot_id: bytes, *, but: int | None = None) -> list[Anchor]:
+    """Return the anchors of a boot that count, sorted; those that batch `but` brought left out."""
+    found = select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
+        anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
+    )
+    if but is not None:
+        found = found.where(anchors.c.batch_id != but)
+    return in_order(Anchor(*row) for row in conn.execute(found))
+
+
 def born(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int) -> list[bytes]:
     """Note that a boot has connected; return the boots that this proves to be live clones, now held."""
     row = boot_row(conn, probe_id, boot_id)
@@ -116,14 +126,7 @@ def _insert(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int, **valu
 
 
 def _interval(conn: Connection, probe_id: int, boot_id: bytes, first: int, last: int) -> dict[str, int]:
-    known = in_order(
-        Anchor(row.boottime_ms, row.error_ms, row.unix_ms)
-        for row in conn.execute(
-            select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
-                anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
-            )
-        )
-    )
+    known = anchors_of(conn, probe_id, boot_id)
     start, end = date(first, known), date(last, known)
     if start is None or end is None:
         return {}

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots
 from banua_collector.clock import month_of
-from banua_collector.dating import Anchor, in_order
 from banua_collector.db import new_journal_id
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
@@ -71,7 +70,7 @@ def store(
             done.rows += [row.kind for row in item.rows]
     journal_id = journal_id_of(conn)
     for (speaker, stream), answer in answers.items():
-        row = stream_rows.get((speaker, stream)) or _stream_row(conn, speaker, stream)
+        row = stream_rows.get((speaker, stream)) or _stream_row(conn, stream, probes.c.name == speaker)
         stored_to, also = (0, []) if row is None else _advance(conn, row)
         done.receipts.append(
             (speaker, Receipt(stream, journal_id, 0, answer.got, answer.rejects, stored_to, also, now_ms))
@@ -79,12 +78,10 @@ def store(
     return done
 
 
-def _stream_row(conn: Connection, speaker: str, stream: bytes) -> int | None:
-    """Return the row of a stream by its probe's name: what is settled of it is told even where a batch is refused."""
+def _stream_row(conn: Connection, stream: bytes, whose: ColumnElement[bool]) -> int | None:
+    """Return the row of a stream of the probe that `whose` picks: what is settled is told beside a refusal too."""
     return conn.execute(
-        select(streams.c.id)
-        .join(probes, probes.c.id == streams.c.probe_id)
-        .where(probes.c.name == speaker, streams.c.stream == stream)
+        select(streams.c.id).join(probes, probes.c.id == streams.c.probe_id).where(whose, streams.c.stream == stream)
     ).scalar()
 
 
@@ -99,11 +96,9 @@ def answer_birth(conn: Connection, probe_id: int | None, state: State, *, retain
     if probe_id is not None:
         if not retained:
             _standing_changed(conn, probe_id, boots.born(conn, probe_id, state.boot_id, now_ms))
-        row = conn.execute(
-            select(streams.c.id).where(streams.c.probe_id == probe_id, streams.c.stream == state.stream)
-        ).first()
+        row = _stream_row(conn, state.stream, probes.c.id == probe_id)
         if row is not None:
-            stored_to, also = _advance(conn, row.id)
+            stored_to, also = _advance(conn, row)
     return Receipt(state.stream, journal_id_of(conn), state.ask, [], [], stored_to, also, now_ms)
 
 
@@ -209,20 +204,21 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
         )
         .returning(batches.c.id)
     ).scalar_one()
-    _insert_told(conn, item, batch_id)
+    brought_anchors = _insert_told(conn, item, batch_id)
     _declare_lost(conn, item)
     span = boots.Span(stream_id, envelope.seq, (min(boottimes), max(boottimes)) if boottimes else None)
     is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
     _due(conn, item.probe_id, [batch_id])
-    _redate(conn, item.probe_id, envelope.boot_id, batch_id)
+    if brought_anchors:
+        _redate(conn, item.probe_id, envelope.boot_id, batch_id)
     now_ms = item.message.received_ms
     _standing_changed(conn, item.probe_id, boots.overlapping(conn, item.probe_id, envelope.boot_id, now_ms))
     if is_new:
         _release_withheld(conn, item.probe_id)
 
 
-def _insert_told(conn: Connection, item: Verified, batch_id: int) -> None:
-    """Write what the rows tell SQL: anchors, events, losses."""
+def _insert_told(conn: Connection, item: Verified, batch_id: int) -> bool:
+    """Write what the rows tell SQL: anchors, events, losses; say whether there were anchors."""
     base: dict[str, Any] = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
     told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if _tells(row)]
     found = [values for values in told if "unix_ms" in values]
@@ -231,6 +227,7 @@ def _insert_told(conn: Connection, item: Verified, batch_id: int) -> None:
     happened = [values | {"noticed_ms": item.message.received_ms} for values in told if "unix_ms" not in values]
     if happened:
         conn.execute(insert(events), happened)
+    return bool(found)
 
 
 _TOLD: Final = {"clock": ("unix_ms", "error_ms"), "event": (), "lost": ()}
@@ -301,9 +298,8 @@ def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int]) -> None:
         for batch_id in batch_ids
     ]
     ids = [entry["batch_id"] for entry in due]
-    for start in range(
-        0, len(ids), _IDS
-    ):  # one entry a batch: a fresh one, that a projection under way cannot take out
+    # one entry a batch, and a fresh one: a projection under way, which knows the old one, cannot take it out
+    for start in range(0, len(ids), _IDS):
         conn.execute(delete(todo).where(todo.c.batch_id.in_(ids[start : start + _IDS])))
     if due:
         conn.execute(insert(todo), due)
@@ -318,13 +314,8 @@ def due_where(conn: Connection, probe_id: int, *conditions: Any) -> int:
 
 def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int) -> None:
     """Make due what the anchors of a new batch re-date: the batches with rows between the anchors that stay."""
-    known = conn.execute(
-        select(anchors.c.batch_id, anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
-            anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
-        )
-    ).all()
-    then = set(in_order(Anchor(*row[1:]) for row in known if row.batch_id != batch_id))
-    now = set(in_order(Anchor(*row[1:]) for row in known))
+    then = set(boots.anchors_of(conn, probe_id, boot_id, but=batch_id))
+    now = set(boots.anchors_of(conn, probe_id, boot_id))
     changed = [anchor.boottime_ms for anchor in then ^ now]
     if not changed:
         return

@@ -11,9 +11,9 @@ from typing import Final, Literal
 from sqlalchemy import Connection, func, select
 
 from banua_collector import boots as standings
-from banua_collector.dating import Anchor, Dated, date, in_order
+from banua_collector.dating import Anchor, Dated, date
 from banua_collector.registry import Deployment, Probe, deployments_of, list_probes
-from banua_collector.tables import anchors, batches, boots, quarantine, streams
+from banua_collector.tables import batches, boots, quarantine, streams
 from banua_wire.batch import open_rows
 from banua_wire.errors import WireError
 from banua_wire.fields import BY_KIND, KINDS
@@ -131,7 +131,7 @@ def _readings(conn: Connection, probe_id: int, boot_id: bytes) -> Iterator[Readi
     mine = (batches.c.probe_id == probe_id, batches.c.boot_id == boot_id)
     newest = select(batches.c.message).where(*mine).order_by(batches.c.last_boottime_ms.desc()).limit(NEWEST_BATCHES)
     rows = [row for message in conn.execute(newest).scalars() for row in _rows(message)]
-    known = _anchors(conn, probe_id, boot_id)
+    known = standings.anchors_of(conn, probe_id, boot_id)
     for row in sorted(rows, key=lambda row: row.boottime_ms, reverse=True):
         if row.kind in _SHOWN_KINDS:
             yield _reading(row, known)
@@ -142,13 +142,6 @@ def _rows(message: bytes) -> list[Row]:
         return open_rows(message)
     except WireError:  # journalled by a newer version of this program: kept, and not for this one to show
         return []
-
-
-def _anchors(conn: Connection, probe_id: int, boot_id: bytes) -> list[Anchor]:
-    found = select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
-        anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
-    )
-    return in_order(Anchor(row.boottime_ms, row.error_ms, row.unix_ms) for row in conn.execute(found))
 
 
 def _newest(readings: Iterable[Reading]) -> tuple[Reading, ...]:

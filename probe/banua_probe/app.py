@@ -50,11 +50,6 @@ class Rows:
     rows: list[Row]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Somebody asked the daemon to stop."""
-
-
 def read_secret(file: Path) -> bytes:
     """Return the probe's secret key; ConfigError when it is missing, readable by others or no key."""
     if not file.exists():
@@ -119,7 +114,7 @@ class Probe:
         """
         self._config, self._outbox, self._owner, self._rng = config, outbox, owner, rng
         self._now = owner.boottime_ms
-        self._inbox: queue.Queue[Event | Rows | Stop] = queue.Queue(INBOX_SIZE)
+        self._inbox: queue.Queue[Event | Rows] = queue.Queue(INBOX_SIZE)
         self._uplink = link or Uplink(config.broker, config.name, [topic(config.name, "receipt")], self.post)
         self._ntp = ntp
         self._delivery = Delivery(rng, outbox.newest_before_start)
@@ -190,7 +185,7 @@ class Probe:
         except OutboxError as error:  # a receipt the disk refused comes again with the next ask
             LOG.error("%s", error)  # noqa: TRY400
 
-    def handle(self, event: Event | Rows | Stop) -> None:
+    def handle(self, event: Event | Rows) -> None:
         """Take one event in."""
         match event:
             case Rows(rows):
@@ -207,8 +202,6 @@ class Probe:
                 if ref is not None and (code == NO_SUBSCRIBERS or code >= 0x80):  # noqa: PLR2004 (MQTT 5: failures)
                     LOG.warning("batch %d: the broker answers 0x%02x", ref.seq, code)
                     self._delivery.unsent(ref.id, self._now())
-            case Stop():
-                self._stopping.set()
 
     def _keep(self, row: Row) -> None:
         try:

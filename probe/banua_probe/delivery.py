@@ -109,14 +109,13 @@ class Delivery:
     def received(self, receipt: Receipt, refs: list[Ref], stream: bytes, next_seq: int, now_ms: int) -> Verdict:
         """Take a receipt in; `refs` are our batches that its entries name, `stream` and `next_seq` what we seal."""
         verdict = Verdict(settled=refs)
-        if receipt.ask == self._ask and self.is_connected:
+        echoes = receipt.ask == self._ask and self.is_connected
+        if echoes:
             verdict.answers_ask = receipt.stream == stream
             verdict.anchor = _anchor(self._asked_ms, now_ms, receipt.server_ms) if not self._answered else None
-            self._answered = True
-        echoes = receipt.ask == self._ask and self.is_connected
-        if echoes and self._echoed:  # answered once more: a collector has come anew and read the retained birth
-            self._flights.clear()
-        self._echoed |= echoes
+            if self._echoed:  # answered once more: a collector has come anew and read the retained birth
+                self._flights.clear()
+            self._answered = self._echoed = True
         heard = bool(refs) or (echoes and not self._flights)
         for ref in refs:
             first = self._first_sent.get(ref.id)

@@ -171,7 +171,7 @@ class Outbox:
         if not self._memory and not self._changes:
             return
         with self._errors(), self._transaction():
-            self._write_memory()
+            self._insert_open(self._memory)
             self._write_changes()
         self._committed()
 
@@ -183,7 +183,7 @@ class Outbox:
         sealed = 0
         try:
             with self._errors(), self._transaction():
-                self._write_memory()
+                self._insert_open(self._memory)
                 self._insert_open([] if anchor is None else [checked(anchor)])  # not kept when the disk refuses
                 self._write_changes()
                 for boot, rows in self._rows_by_boot().items():
@@ -200,9 +200,6 @@ class Outbox:
         self.waiting += sealed
         self._make_room()
         return sealed
-
-    def _write_memory(self) -> None:
-        self._insert_open(self._memory)
 
     def _insert_open(self, rows: Iterable[Row]) -> None:
         packed = ((self._owner.boot_id, _pack((row.kind, row.boottime_ms, row.values))) for row in rows)
@@ -337,11 +334,11 @@ class Outbox:
 
     def find(self, stream: bytes, seq: int, hash8: bytes) -> Ref | None:
         """Return the batch that a receipt's entry means: seq *and* hash8 must match."""
-        found = self._db.execute(
-            "SELECT id, stream, seq, hash8, tries FROM batches WHERE stream = ? AND seq = ? AND hash8 = ?",
-            (stream, seq, hash8),
-        ).fetchone()
-        return self._ref(found) if found else None
+        return next(iter(self._refs("stream = ? AND seq = ? AND hash8 = ?", stream, seq, hash8)), None)
+
+    def _refs(self, condition: str, *values: bytes | int) -> list[Ref]:
+        query = f"SELECT id, stream, seq, hash8, tries FROM batches WHERE {condition}"  # noqa: S608 (a literal of ours)
+        return [self._ref(columns) for columns in self._db.execute(query, values)]
 
     def _ref(self, columns: tuple[int, bytes, int, bytes, int]) -> Ref:
         """Return the batch as it stands, changes that are not yet written included."""
@@ -365,8 +362,7 @@ class Outbox:
     def retry_refused(self, count: int) -> list[Ref]:
         """Make up to `count` refused batches unsent again, each in its turn: a person may have put it right since."""
         self.commit()
-        query = "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'refused' ORDER BY id <= ?, id LIMIT ?"
-        refused = [Ref(*columns) for columns in self._db.execute(query, (self._last_retry, count))]
+        refused = self._refs("state = 'refused' ORDER BY id <= ?, id LIMIT ?", self._last_retry, count)
         for ref in refused:
             self.mark(ref, WAITING)
             self._last_retry = ref.id
@@ -375,15 +371,10 @@ class Outbox:
     def unsettle(self, receipt: Receipt) -> int:
         """Make unsent again what a restored collector forgot, by its answer to our newest ask; return how many."""
         self.commit()
-        forgotten = [
-            Ref(*columns)
-            for columns in self._db.execute(
-                "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'evictable'"
-            )
-            if columns[1] == receipt.stream and receipt.denies(columns[2])
-        ]
+        mine = self._refs("state = 'evictable' AND stream = ?", receipt.stream)
+        forgotten = [ref for ref in mine if receipt.denies(ref.seq)]
         if forgotten or receipt.journal_id != self._journal_id():
-            forgotten += self._other_streams(receipt.stream)
+            forgotten += self._refs("state = 'evictable' AND stream != ?", receipt.stream)
         for ref in forgotten:
             self.mark(ref, WAITING)
         self.commit()
@@ -398,10 +389,6 @@ class Outbox:
     def _remember_journal(self, journal_id: bytes) -> None:
         with self._errors(), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('journal_id', ?)", (journal_id,))
-
-    def _other_streams(self, stream: bytes) -> list[Ref]:
-        query = "SELECT id, stream, seq, hash8, tries FROM batches WHERE state = 'evictable' AND stream != ?"
-        return [Ref(*columns) for columns in self._db.execute(query, (stream,))]
 
     # --- space --------------------------------------------------------------------------------------------------------
 

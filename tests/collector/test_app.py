@@ -58,6 +58,32 @@ def test_a_probe_whose_points_are_refused_does_not_block_the_others(
     assert loop.failure == "the projection has ended"
 
 
+class FailsOnce:
+    """A projection whose first look for work fails, as with a busy database, and that is idle from then on."""
+
+    points_written = ranges_deleted = looks = 0
+
+    def next_probe(self, skip: Iterable[int] = ()) -> int | None:
+        del skip
+        self.looks += 1
+        if self.looks == 1:
+            raise OSError("disk busy")
+        return None
+
+
+def test_a_failure_that_is_over_is_no_reason_any_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("banua_collector.app.HOLD_S", (0.05, 30.0))
+    projection: Any = FailsOnce()
+    loop = ProjectionLoop(engine, projection, Metrics(engine))
+    loop.start()
+    deadline = time.monotonic() + 10
+    while (projection.looks < 3 or loop.failure) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert loop.failure == ""
+    loop.stop.set()
+    loop.join(5)
+
+
 class LostBroker:
     """A client on whose connection every publish fails, and no message comes any more."""
 

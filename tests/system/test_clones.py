@@ -33,9 +33,9 @@ from banua_probe.uplink import Connected, Down, Incoming
 from banua_wire import receipt, signature
 from banua_wire.batch import open_rows
 from banua_wire.rows import Row
+from tests.collector.memory import MemoryTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 NAME = "kalsel-0001"
@@ -103,7 +103,7 @@ class World:
         self.devices: list[Device] = []
         self.up: list[tuple[Device, str, bytes]] = []
         self.down: list[tuple[Device, bytes]] = []
-        self.points: dict[str, str] = {}
+        self.target = MemoryTarget()
 
     def boot(self, folder: Path, boot_id: bytes) -> Device:
         device = Device(folder, boot_id, lambda: self.now_ms, self.now_ms - 1000)
@@ -169,21 +169,10 @@ class World:
 
     def project(self) -> list[str]:
         """Project all and return the radio points that stand in the end."""
-        projection = InfluxProjection(self.engine, self, lambda: EPOCH_MS + self.now_ms)
+        projection = InfluxProjection(self.engine, self.target, lambda: EPOCH_MS + self.now_ms)
         while projection.step() is not None:
             pass
-        return [line for line in self.points.values() if line.startswith("radio")]
-
-    def write(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            series, _, time = line.split(" ")
-            self.points[f"{series} {time}"] = line
-
-    def delete(self, probe: str, first_ms: int, last_ms: int) -> None:
-        assert probe == NAME
-        gone = [key for key in self.points if first_ms <= int(key.rsplit(" ", 1)[1]) // 1_000_000 <= last_ms]
-        for key in gone:
-            del self.points[key]
+        return [series for series, _ in self.target.points if series.startswith("radio")]
 
 
 def check_no_loss(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from banua_wire.errors import WireError
+from banua_wire.packed import decoded
 from banua_wire.receipt import Stream
 
 MAX_STATE: Final = 1024
@@ -38,9 +38,4 @@ def encode(state: State) -> bytes:
 
 def decode(payload: bytes) -> State:
     """Return the state in `payload`; WireError when it is none."""
-    if len(payload) > MAX_STATE:
-        raise WireError(f"state of {len(payload)} bytes is over {MAX_STATE}")
-    try:
-        return _decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise WireError(f"not a state: {error!s:.120}") from None
+    return decoded(_decode, payload, "state", MAX_STATE)

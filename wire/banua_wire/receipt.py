@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from banua_wire.errors import WireError
+from banua_wire.packed import decoded
 
 MAX_RECEIPT: Final = 1 << 16
 """Most bytes of a receipt."""
@@ -74,9 +74,4 @@ def encode(receipt: Receipt) -> bytes:
 
 def decode(payload: bytes) -> Receipt:
     """Return the receipt in `payload`; WireError when it is none."""
-    if len(payload) > MAX_RECEIPT:
-        raise WireError(f"receipt of {len(payload)} bytes is over {MAX_RECEIPT}")
-    try:
-        return _decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise WireError(f"not a receipt: {error!s:.120}") from None
+    return decoded(_decode, payload, "receipt", MAX_RECEIPT)

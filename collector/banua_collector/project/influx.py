@@ -15,12 +15,12 @@ from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, sele
 from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots as boot_rules
-from banua_collector.dating import Anchor, date, in_order
+from banua_collector.dating import Anchor, date
 from banua_collector.db import reading
 from banua_collector.project.points import Candidate, Point, Speaker, Twins, points
 from banua_collector.project.target import Target
 from banua_collector.registry import deployments_of
-from banua_collector.tables import anchors, batches, boots, events, probes, todo, written
+from banua_collector.tables import batches, boots, events, probes, todo, written
 from banua_wire.batch import open_rows
 from banua_wire.fields import BY_KIND
 
@@ -160,8 +160,8 @@ class InfluxProjection:
                 first_ms, last_ms = _extent(made)
                 values = {"first_ms": first_ms, "last_ms": last_ms, "digest": _digest(made)}
                 self._note(conn, work, batch_id, **values, withheld=work.withheld[batch_id])
-            for start in range(0, len(work.todo_ids), 500):
-                conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + 500])))
+            for start in range(0, len(work.todo_ids), IDS):
+                conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + IDS])))
             self._note_twins(conn, work, plan.twins)
 
     def _note(self, conn: Connection, work: Work, batch_id: int, **values: Any) -> None:
@@ -219,12 +219,7 @@ class _Known:
 
     def _anchors_of(self, boot_id: bytes) -> list[Anchor]:
         if boot_id not in self._anchors:
-            found = self._conn.execute(
-                select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
-                    anchors.c.probe_id == self._probe_id, anchors.c.boot_id == boot_id
-                )
-            )
-            self._anchors[boot_id] = in_order(Anchor(*row) for row in found)
+            self._anchors[boot_id] = boot_rules.anchors_of(self._conn, self._probe_id, boot_id)
         return self._anchors[boot_id]
 
 

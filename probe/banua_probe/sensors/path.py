@@ -61,18 +61,23 @@ def measure(
         try:
             rtts.append(connect_once((str(address[0]), int(address[1])), family))
         except OSError as error:
-            return train_row(target, started_ms, rtts, reason=f"not sent: {error.strerror}")
+            outcome = "failed" if rtts else "not_measured"
+            return train_row(target, started_ms, rtts, reason=f"not sent: {error.strerror}", unmeasured=outcome)
     return train_row(target, started_ms, rtts)
 
 
-def train_row(target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "") -> Row:
-    """Return the row of a train: its first round trip as `wake_rtt_us`, the others in send order, None where lost."""
+def train_row(
+    target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "", unmeasured: str = "failed"
+) -> Row:
+    """Return the row of a train: its first round trip as `wake_rtt_us`, the others in send order, None where lost.
+
+    `unmeasured` is its outcome when nothing came back.
+    """
     measured = any(rtt is not None for rtt in rtts)
-    outcome = "measured" if measured else "failed" if rtts or not reason.startswith("not sent") else "not_measured"
     values: dict[str, Value] = {
         "target": target.target,
         "method": target.method,
-        "outcome": outcome,
+        "outcome": "measured" if measured else unmeasured,
         "timestamp_source": "user",
     }
     if rtts:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def _load(arguments: argparse.Namespace) -> int:
     return int(load.run(configs, arguments.truth, seed=arguments.seed, period_ms=arguments.period_ms))
 
 
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number within `low`…`high` from the command line."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number within {low}…{high}")
+        return int(text)
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="banua-lab", description="Try, test and load Sinyal Banua.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -31,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="broker, collector and this machine's own probe, without root")
     demo.set_defaults(run=_demo)
     demo.add_argument("--state", type=Path, help="folder that keeps everything (default: below ~/.local/state)")
-    demo.add_argument("--port", type=int, default=8080, help="port of the page (default 8080)")
+    demo.add_argument("--port", type=_whole(1, 65535), default=8080, help="port of the page (default 8080)")
     demo.add_argument("--broker", choices=("auto", "mosquitto", "amqtt"), default="auto")
 
     modem = commands.add_parser("modem", help="emulate an AT modem on a pty")
@@ -45,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("config", type=Path, nargs="+", help="one probe configuration each")
     load.add_argument("--truth", type=Path, required=True)
     load.add_argument("--seed", type=int, required=True)
-    load.add_argument("--period-ms", type=int, default=1000, help="one row a modem this often (default 1000)")
+    load.add_argument(
+        "--period-ms", type=_whole(10, 86_400_000), default=1000, help="one row a modem this often (default 1000)"
+    )
     return parser
 
 

@@ -22,6 +22,8 @@ HOW_TO_GET = {
     "mosquitto_pub": "tools/debian-packages install",
     "strace": "tools/debian-packages install",
     "ip": "tools/debian-packages install",
+    "ping": "tools/debian-packages install",
+    "fping": "tools/debian-packages install",
     "runuser": "apt-get install util-linux",
     "chromium": "tools/debian-packages install",
     "influxd": "tools/get-influxd",

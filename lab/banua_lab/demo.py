@@ -203,6 +203,7 @@ simulated = true
 [[path]]
 target = "broker"
 host = "127.0.0.1"
+method = "tcp"
 port = {broker_port}
 every_s = 10
 count = 5
@@ -210,6 +211,7 @@ interval_ms = 200
 [[path]]
 target = "page"
 host = "127.0.0.1"
+method = "tcp"
 port = {web}
 every_s = 10
 count = 5

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import tty
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
@@ -26,14 +27,19 @@ class EmulatedModem:
 
     `truth_path` is appended to, one JSON object a reply: ``wall_ns``, ``boottime_ms`` (CLOCK_BOOTTIME), ``command``,
     ``reply`` (the lines, final result code included). `link_path` becomes a symbolic link to the pty, the same after a
-    restart.
+    restart. `delays_s` says by command how many seconds a reply takes, during which nothing else is listened to.
     """
 
     def __init__(
-        self, scenario: Scenario, truth_path: str | Path | None = None, link_path: str | Path | None = None
+        self,
+        scenario: Scenario,
+        truth_path: str | Path | None = None,
+        link_path: str | Path | None = None,
+        delays_s: Mapping[str, float] | None = None,
     ) -> None:
         self._player = Player(scenario)
         self._truth_path = truth_path
+        self._delays_s = delays_s or {}
         self._link = None if link_path is None else Path(link_path)
         self._hung = threading.Event()
         self._stop = threading.Event()
@@ -111,6 +117,7 @@ class EmulatedModem:
         return rest[-_LONGEST_COMMAND:]
 
     def _answer(self, command: str) -> None:
+        self._stop.wait(self._delays_s.get(command, 0))
         reply = self._player.reply(command, self._elapsed_s())
         if self._truth is not None:
             told = {

@@ -1,4 +1,7 @@
-"""`banua-probe`: init, run, check-config, measure, decode, outbox. Errors are one line on standard error, exit 1."""
+"""`banua-probe`: init, run, check-config, doctor, measure, trace, diagnose, decode, outbox.
+
+Errors are one line on standard error, exit 1.
+"""
 
 import argparse
 import importlib
@@ -13,7 +16,7 @@ from banua_probe.modem.dialects import DIALECTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from banua_probe.config import Config
+    from banua_probe.config import Config, PathTarget
     from banua_wire.rows import Row
 
 DEFAULT_CONFIG: Final = "/etc/banua-probe.toml"
@@ -50,8 +53,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
-    print(f"{arguments.config}: good; probe {config.name}, {len(config.modem)} modem(s), {len(config.path)} target(s)")
+    targets = len(config.targets) + len(config.dns) + len(config.web)
+    print(f"{arguments.config}: good; probe {config.name}, {len(config.modem)} modem(s), {targets} target(s)")
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Say what on this board would keep the sensors from measuring; 1 if anything would."""
+    from banua_probe.doctor import examine  # noqa: PLC0415
+
+    findings = list(examine(_config(arguments)))
+    print("\n".join(map(str, findings)))
+    return int(any(finding.advice for finding in findings))
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -66,6 +79,60 @@ def _measure(arguments: argparse.Namespace) -> int:
         for row in task.run():
             print(show(row), flush=True)
     return 0
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    """Trace one configured path target now and print the rows; nothing is kept or sent."""
+    from banua_probe import clock  # noqa: PLC0415
+    from banua_probe.sensors.hops import measure_hops  # noqa: PLC0415
+
+    config = _config(arguments)
+    show = _as_json if arguments.json else _as_text
+    ways = {(target.modem, target.interface): target for target in _targets(config, arguments.target)}
+    for target in ways.values():
+        for row in measure_hops(target, config.interface_of(target), "demand", clock.boottime_ms):
+            print(show(row), flush=True)
+    return 0
+
+
+def _targets(config: "Config", name: str | None) -> "list[PathTarget]":
+    """Return the path targets of that name, all with None; ConfigError when there is none."""
+    found = [target for target in config.targets if name in (None, target.target)]
+    if not found:
+        known = ", ".join(sorted({target.target for target in config.targets})) or "none"
+        raise ConfigError(f"path: there is no target{f' {name!r}' if name else ''}; there are: {known}")
+    return found
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    """Look at paths with raw packets and print a report for an engineer."""
+    diagnosis = importlib.import_module("banua_probe.diagnosis")  # needs the extra `diagnose`
+    from banua_probe.diagnose import report  # noqa: PLC0415
+
+    diagnosis.check_privileges()
+    ports = tuple(arguments.port or diagnosis.USUAL_PORTS)
+    if arguments.host:
+        subjects = [diagnosis.Subject(arguments.host, arguments.host, arguments.interface, ports)]
+    else:
+        config = _config(arguments)
+        subjects = [
+            diagnosis.Subject(
+                target.target,
+                target.host,
+                arguments.interface or config.interface_of(target),
+                (target.port,) if target.port and not arguments.port else ports,
+            )
+            for target in _targets(config, arguments.target)
+        ]
+    for subject in subjects:
+        print(report(diagnosis.diagnose(subject)), flush=True)
+    return 0
+
+
+def _tcp_port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65_536:  # noqa: PLR2004 (16 bits)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number, 1 to 65535")
+    return int(text)
 
 
 def _as_json(row: "Row") -> str:
@@ -121,7 +188,17 @@ def _parser() -> argparse.ArgumentParser:
     add("init", _init, "make this probe's key if there is none, and print the public one")
     add("run", _run, "measure, keep and deliver until stopped")
     add("check-config", _check_config, "say whether a configuration is good, and what is wrong with it")
+    add("doctor", _doctor, "say what on this board would keep the sensors from measuring, and what to do about it")
     add("measure", _measure, "run every sensor once and print what it says").add_argument("--json", action="store_true")
+    trace = add("trace", _trace, "trace the hops and the MTU to a path target now, and print the rows")
+    trace.add_argument("target", metavar="TARGET", help="name of a target in the configuration")
+    trace.add_argument("--json", action="store_true")
+    diagnose = add("diagnose", _diagnose, "look at the paths with raw packets and report in words; needs root")
+    which = diagnose.add_mutually_exclusive_group()
+    which.add_argument("--target", metavar="NAME", help="only this target of the configuration")
+    which.add_argument("--host", metavar="ADDRESS", help="this host, without a configuration")
+    diagnose.add_argument("--interface", default="", metavar="NAME", help="bind to this network interface")
+    diagnose.add_argument("--port", type=_tcp_port, action="append", metavar="N", help="TCP port; default 443 and 8883")
     decode = add("decode", _decode, "read modem replies on standard input, print one JSON object a reply")
     decode.add_argument("--dialect", required=True, choices=tuple(DIALECTS))
     add("outbox", _outbox, "say what the outbox holds").add_argument("--json", action="store_true")
@@ -142,5 +219,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"banua-probe: {where}{error.strerror or error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         name = (error.name or "a package").partition(".")[0]
-        print(f"banua-probe: {name} is missing; pip install 'sinyal-banua[probe]'", file=sys.stderr)
+        extra = "diagnose" if name == "scapy" else "probe"
+        print(f"banua-probe: {name} is missing; pip install 'sinyal-banua[{extra}]'", file=sys.stderr)
     return 1

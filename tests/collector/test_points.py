@@ -109,6 +109,8 @@ def test_what_is_simulated_says_so_by_probe_or_by_row() -> None:
 def test_an_array_becomes_derived_figures_and_a_lost_percentile_is_absent() -> None:
     (line,) = _lines(_candidate(path(5, [10_000, None])))
     fields = dict(field.split("=") for field in line.split(" ")[1].split(","))
+    bounds = [round(float(fields.pop(name)), 4) for name in ("loss_low", "loss_high")]
+    assert bounds == [0.0945, 0.9055]
     assert fields == {
         "outcome": '"measured"',
         "sent": "2.0",

@@ -230,6 +230,11 @@ def test_metrics_and_status_are_there_for_machines(office: _Office) -> None:
     assert (probe["name"], probe["state"], probe["where"]["place"]["village"]["name"]) == ("p1", "online", "Tabanio")
 
 
+def test_the_responder_answers_what_no_captive_portal_would(office: _Office) -> None:
+    answer = office.get("/responder")
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 @pytest.mark.parametrize("where", ["/", "/status.json", "/metrics", "/healthz", "/static/status.css", "/nowhere"])
 def test_every_answer_forbids_what_the_page_does_not_need(office: _Office, where: str) -> None:
     headers = office.get(where).headers
@@ -280,7 +285,7 @@ def _wanted() -> set[tuple[str | None, str]]:
         ("field", figure) for train in ([1.0, 2.0], [1.0, None, None, None, None]) for figure in summarise(train)
     }
     wanted |= {("field", f"p{percent}_lost") for percent in (50, 80, 95)}
-    wanted |= {("unit", field.unit) for _, field in fields if field.unit in {"polls", "batches"}}
+    wanted |= {("unit", field.unit) for _, field in fields if field.unit in {"polls", "batches", "packets"}}
     wanted |= {("state", state) for state in ("online", "late", "never")}
     wanted |= {("value", word) for words in view.WORDS.values() for word in words}
     return wanted | {("value", word) for word in ("yes", "no", "lost")}

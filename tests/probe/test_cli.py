@@ -98,7 +98,7 @@ def test_a_place_where_no_key_can_be_made_is_one_line(config: Path) -> None:
 def test_check_config(config: Path) -> None:
     done = banua_probe("check-config", "--config", config)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{config}: good; probe kalsel-0001, 0 modem(s), 0 target(s)\n"
+    assert done.stdout == f"{config}: good; probe kalsel-0001, 0 modem(s), 1 target(s)\n"
     config.write_text(config.read_text() + "colour = 1\n")
     done = banua_probe("check-config", "--config", config)
     assert (done.returncode, done.stdout) == (1, "")
@@ -108,13 +108,13 @@ def test_check_config(config: Path) -> None:
 def test_measure_prints_a_row_of_every_sensor(config: Path) -> None:
     config.write_text(
         config.read_text()
-        + '[[path]]\ntarget = "t"\nhost = "127.0.0.1"\nport = 9\ncount = 1\ninterval_ms = 20\n'
+        + '[[path]]\ntarget = "t"\nhost = "127.0.0.1"\nmethod = "tcp"\nport = 9\ncount = 1\ninterval_ms = 20\n'
         + f'[[modem]]\nname = "m1"\ndevice = "{config.parent}/nosuch"\ndialect = "3gpp"\n'
     )
     done = banua_probe("measure", "--json", "--config", config)
     assert (done.returncode, done.stderr) == (0, "")
     rows = {row["kind"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert set(rows) == {"board", "path", "radio"}
+    assert set(rows) == {"board", "path", "hops", "radio"}, "the train failed, and is traced"
     assert rows["board"]["uptime_s"] >= 0
     assert (rows["path"]["target"], rows["path"]["method"]) == ("t", "tcp")
     assert (rows["radio"]["polls"], rows["radio"]["polls_failed"]) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,9 @@ from tests.real.parts import ROOT
 
 GOOD = 'name = "kalsel-0001"\n[broker]\nhost = "localhost"\ntls = false\n'
 MODEM = '[[modem]]\nname = "m1"\ndevice = "/dev/ttyUSB2"\ndialect = "quectel"\n'
-PATH = '[[path]]\ntarget = "t"\nhost = "example.org"\nport = 443\n'
+PATH = '[[path]]\ntarget = "t"\nhost = "example.org"\n'
+DNS = '[[dns]]\nname = "example.org"\nresolver = "192.0.2.53"\n'
+WEB = '[[web]]\ntarget = "w"\nurl = "http://example.org/"\n'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -29,6 +32,16 @@ def test_the_least_that_will_do(tmp_path: Path) -> None:
     assert loaded.outbox_file == Path("/var/lib/banua-probe/outbox.db")
     assert loaded.key_file == "/var/lib/banua-probe/probe.key"
     assert (loaded.schedule.commit_s, loaded.schedule.seal_s, loaded.outbox.max_mb) == (300, 300, 64)
+
+
+def test_without_a_target_the_collectors_own_host_is_measured(tmp_path: Path) -> None:
+    assert config.load(write(tmp_path, GOOD)).targets == [config.PathTarget(target="collector", host="localhost")]
+    assert config.load(write(tmp_path, "path = []\n" + GOOD)).targets == []
+
+
+def test_a_test_is_bound_to_its_modems_interface(tmp_path: Path) -> None:
+    loaded = config.load(write(tmp_path, GOOD + MODEM + 'interface = "wwan0"\n' + PATH + 'modem = "m1"\n' + DNS))
+    assert [loaded.interface_of(each) for each in (*loaded.targets, *loaded.dns)] == ["wwan0", ""]
 
 
 def test_relative_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
@@ -86,9 +99,29 @@ BAD: list[tuple[str, str]] = [
     (GOOD + MODEM + "poll_s = 1\nrow_s = 601\n", "modem.m1.row_s: over 600 polls a row"),
     (GOOD + MODEM.replace("m1", "M1"), f"modem[0].name: {REGEX}"),
     (GOOD + MODEM.replace("m1", "m1\\n"), f"modem[0].name: {REGEX}"),
-    (GOOD + PATH + PATH, "path: the name 't' stands twice"),
+    (GOOD + PATH + PATH, "path: the name 't icmp' stands twice"),
     (GOOD + PATH + "count = 101\n", "path[0].count: expected `int` <= 100"),
-    (GOOD + PATH + 'method = "icmp"\n', "path[0].method: invalid enum value 'icmp'"),
+    (GOOD + PATH + 'method = "udp"\n', "path[0].method: invalid enum value 'udp'"),
+    (GOOD + PATH + 'method = "tcp"\n', "path.t.port: missing; method tcp needs it"),
+    (GOOD + PATH + "port = 7\n", "path.t.port: only method tcp has one"),
+    (GOOD + PATH + 'modem = "m1"\n', "path.t.modem: there is no modem 'm1'"),
+    (GOOD + MODEM + PATH + 'modem = "m1"\n', "path.t.modem: modem 'm1' has no interface"),
+    (GOOD + PATH + 'modem = "m1"\ninterface = "x"\n', "path.t.interface: modem and interface exclude each other"),
+    (GOOD + PATH + 'interface = "a/b"\n', "path[0].interface: expected `str` matching regex '^[!-.0-9:-~]{0,15}\\\\Z'"),
+    (GOOD + PATH + "payload_bytes = 15\n", "path[0].payload_bytes: expected `int` >= 16"),
+    (GOOD + MODEM + MODEM.replace("m1", "m2"), "modem.device: the name '/dev/ttyUSB2' stands twice"),
+    (GOOD + MODEM + "operators_a_day = 25\n", "modem[0].operators_a_day: expected `int` <= 24"),
+    (GOOD + DNS + DNS, "dns: the name 'example.org 192.0.2.53' stands twice"),
+    (GOOD + DNS.replace("192.0.2.53", "dns.example"), "dns.example.org.resolver: 'dns.example' is not an IP address"),
+    (GOOD + DNS + 'expect = ["x"]\n', "dns.example.org.expect: 'x' is neither an address nor a network"),
+    (GOOD + WEB + WEB, "web: the name 'w' stands twice"),
+    (GOOD + WEB.replace("http:", "ftp:"), "web[0].url: expected `str` matching regex '^https?://[!-~]+\\\\Z'"),
+    (GOOD + WEB.replace("example.org", ":80"), "web.w.url: no host"),
+    (GOOD + WEB.replace("example.org", "a:b@c"), "web.w.url: no user or password belongs in it"),
+    (GOOD + WEB.replace("example.org", "a:99999"), "web.w.url: Port out of range 0-65535"),
+    (GOOD + WEB + 'ca_file = "nosuch"\n', "web.w.ca_file: FOLDER/nosuch: No such file or directory"),
+    (GOOD + '[[wifi]]\ninterface = ""\n', "wifi.interface: missing"),
+    (GOOD + '[[wifi]]\ninterface = "wlan0"\nevery_s = 599\n', "wifi[0].every_s: expected `int` >= 600"),
     ("name = ", "not TOML: Invalid value (at end of document)"),
 ]  # fmt: skip
 
@@ -143,15 +176,30 @@ EXAMPLE = ROOT / "deploy/probe.example.toml"
 
 def test_the_example_loads(tmp_path: Path) -> None:
     loaded = example(tmp_path, EXAMPLE.read_text())
-    assert (loaded.name, len(loaded.modem), len(loaded.path)) == ("kalsel-0001", 1, 1)
+    assert (loaded.name, len(loaded.modem), len(loaded.targets)) == ("kalsel-0001", 1, 2)
+    assert (len(loaded.dns), len(loaded.web), len(loaded.wifi)) == (2, 1, 1)
+
+
+def sections() -> dict[str, msgspec.inspect.StructType]:
+    """The sections of a configuration: what is a struct in it, or a list of one."""
+    found = {}
+    for field in msgspec.inspect.type_info(config.Config).fields:  # type: ignore[attr-defined]  # it is a StructType
+        parts = getattr(field.type, "types", (field.type,))
+        for part in (getattr(part, "item_type", part) for part in parts):
+            if isinstance(part, msgspec.inspect.StructType):
+                found[field.name] = part
+    return found
 
 
 def test_the_example_shows_every_setting_and_its_true_default(tmp_path: Path) -> None:
     text = EXAMPLE.read_text()
     shown = example(tmp_path, re.sub(r"^# (\w+ = .*)$", r"\1", text, flags=re.MULTILINE))
     assert shown == example(tmp_path, text), "a line behind `# ` that is not the default"
-    named = re.findall(r"^(?:# )?(\w+) = ", text, flags=re.MULTILINE)
-    structs = (config.Config, config.Broker, config.Schedule, config.OutboxLimits, config.Modem, config.PathTarget)
-    sections = {"broker", "schedule", "outbox", "modem", "path"}
-    settings = [field.name for struct in structs for field in msgspec.structs.fields(struct)]
-    assert sorted(named) == sorted(name for name in settings if name not in sections)
+    shown_toml = tomllib.loads(re.sub(r"^# (\w+ = .*)$", r"\1", text, flags=re.MULTILINE))
+    for section, struct in sections().items():
+        tables = shown_toml[section] if isinstance(shown_toml[section], list) else [shown_toml[section]]
+        named = {name for table in tables for name in table}
+        if section in ("dns", "web"):  # shown once, at the first test that may be bound
+            named |= {"modem", "interface"}
+        assert named == {field.name for field in struct.fields}, section
+    assert {field.name for field in msgspec.structs.fields(config.Config)} == set(shown_toml)

@@ -10,7 +10,8 @@ import pytest
 
 from banua_probe.config import PathTarget
 from banua_probe.sensors import path
-from banua_probe.sensors.path import connect_once, measure, train_row
+from banua_probe.sensors.icmp import NotPermitted, NotSent, Train
+from banua_probe.sensors.path import Tools, connect_once, measure, train_values
 from banua_wire.rows import checked
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def closed_port() -> Iterator[int]:
 
 
 def target(port: int, host: str = "127.0.0.1", count: int = 4) -> PathTarget:
-    return PathTarget(target="t", host=host, port=port, count=count, interval_ms=20)
+    return PathTarget(target="t", method="tcp", host=host, port=port, count=count, interval_ms=20)
 
 
-def run(to: PathTarget, **seams: Any) -> tuple[Row, list[float]]:
+def run(to: PathTarget, interface: str = "", **seams: Any) -> tuple[Row, list[float]]:
     slept: list[float] = []
-    row = measure(to, lambda: 77, slept.append, **seams)
+    row = measure(to, lambda: 77, interface, Tools(sleep=slept.append, **seams))
     checked(row)
     return row, slept
 
@@ -51,7 +52,9 @@ def test_a_listener_answers_every_connect(listener: int) -> None:
     values: dict[str, Any] = row.values
     rtts = values.pop("rtt_us")
     wake = values.pop("wake_rtt_us")
-    assert values == {"target": "t", "method": "tcp", "outcome": "measured", "timestamp_source": "user"}
+    assert values == {
+        "target": "t", "method": "tcp", "address": "127.0.0.1", "outcome": "measured", "timestamp_source": "user",
+    }  # fmt: skip
     assert len(rtts) == 4
     assert all(0 < rtt < took_us for rtt in [wake, *rtts])
     assert wake + sum(rtts) < took_us
@@ -76,7 +79,7 @@ def test_a_listener_saw_one_connection_a_round_trip() -> None:
 def test_a_closed_port_is_a_failure_with_each_loss_absent(closed_port: int) -> None:
     row, _ = run(target(closed_port))
     assert row.values == {
-        "target": "t", "method": "tcp", "outcome": "failed", "timestamp_source": "user",
+        "target": "t", "method": "tcp", "address": "127.0.0.1", "outcome": "failed", "timestamp_source": "user",
         "rtt_us": [None] * 4, "reason": "no connect succeeded",
     }  # fmt: skip
 
@@ -85,7 +88,7 @@ def test_ipv6_is_measured_too() -> None:
     try:
         server = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
-        assert not connect_once(("::1", 9), socket.AF_INET6)  # a machine without IPv6: lost, and no exception
+        assert not connect_once(("::1", socket.AF_INET6), 9)  # a machine without IPv6: lost, and no exception
         return
     with server:
         row, _ = run(target(server.getsockname()[1], host="::1", count=1))
@@ -98,7 +101,7 @@ def test_an_unresolvable_name_is_a_failure_with_its_reason() -> None:
 
     row, slept = run(target(9, host="nosuch.invalid"), resolve=resolve)
     assert row.values == {
-        "target": "t", "method": "tcp", "outcome": "failed", "timestamp_source": "user",
+        "target": "t", "method": "tcp", "outcome": "failed",
         "reason": "name not resolved: Name or service not known (nosuch.invalid:9)",
     }  # fmt: skip
     assert slept == []
@@ -113,12 +116,12 @@ def test_a_name_that_no_resolver_would_take_is_a_failure_too() -> None:
 def test_what_never_left_this_machine_is_not_measured_and_no_loss() -> None:
     """The kernel refuses a TCP connect to the broadcast address before it sends anything."""
     nowhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("255.255.255.255", 1))]
-    row = measure(PathTarget("t", "t", 1, count=3), lambda: 5, lambda _: None, lambda _host, _port: nowhere)
+    row, _ = run(target(1, host="t", count=3), resolve=lambda _host, _port: nowhere)
     assert row.values == {
         "target": "t",
         "method": "tcp",
+        "address": "255.255.255.255",
         "outcome": "not_measured",
-        "timestamp_source": "user",
         "reason": "not sent: Network is unreachable",
     }
 
@@ -139,7 +142,7 @@ def test_a_connect_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) 
                 fillers.append(filler)
             time.sleep(0.05)
             before = time.monotonic()
-            assert connect_once(address, socket.AF_INET) is None
+            assert connect_once((address[0], socket.AF_INET), address[1]) is None
             assert 0.25 < time.monotonic() - before < 2
         finally:
             for filler in fillers:
@@ -155,5 +158,70 @@ def test_a_connect_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) 
 def test_the_first_round_trip_stands_apart(
     rtts: list[float | None], outcome: str, wake: float | None, rest: list[float | None]
 ) -> None:
-    values = train_row(target(1), 0, rtts).values
+    values = train_values(rtts, "user", "silence")
+    assert values.get("reason") == ("silence" if outcome == "failed" else None)
     assert (values["outcome"], values.get("wake_rtt_us"), values["rtt_us"]) == (outcome, wake, rest)
+
+
+def by_icmp(train: Train | Exception, **settings: Any) -> dict[str, Any]:
+    """The row of a target by ICMP whose train is `train`; what the train was asked stands under "asked"."""
+    asked: dict[str, Any] = {}
+
+    def echo(address: str, family: socket.AddressFamily, **arguments: Any) -> Train:
+        asked.update(arguments, address=address, family=family)
+        if isinstance(train, Exception):
+            raise train
+        return train
+
+    to = PathTarget(target="t", host="127.0.0.1", count=3, interval_ms=20, **settings)
+    row = measure(to, lambda: 77, "wwan0", Tools(echo=echo))
+    checked(row)
+    return {**row.values, "asked": asked}
+
+
+def train(rtts: list[float | None], **told: Any) -> Train:
+    usual: dict[str, Any] = {
+        "timestamp_source": "kernel",
+        "reply_ttl": 57,
+        "duplicates": 0,
+        "late": 0,
+        "reason": "",
+        "ident": 1,
+    }
+    return Train(rtt_us=rtts, **(usual | told))
+
+
+def test_an_icmp_train_becomes_a_row_that_says_how_it_was_measured() -> None:
+    values = by_icmp(train([90.0, 40.0, None, 41.0], duplicates=1, late=1), payload_bytes=64)
+    asked = values.pop("asked")
+    assert asked == {
+        "address": "127.0.0.1", "family": socket.AF_INET, "count": 3, "interval_s": 0.02, "payload_bytes": 64,
+        "timeout_s": 3.0, "interface": "wwan0",
+    }  # fmt: skip
+    assert values == {
+        "target": "t", "method": "icmp", "address": "127.0.0.1", "interface": "wwan0", "outcome": "measured",
+        "timestamp_source": "kernel", "wake_rtt_us": 90.0, "rtt_us": [40.0, None, 41.0], "reply_ttl": 57,
+        "duplicates": 1, "late": 1, "payload_bytes": 64, "interval_ms": 20,
+    }  # fmt: skip
+
+
+def test_icmp_that_is_not_permitted_is_not_measured() -> None:
+    values = by_icmp(NotPermitted())
+    assert (values["outcome"], values["reason"]) == ("not_measured", "ICMP not permitted")
+    assert not {"rtt_us", "wake_rtt_us", "timestamp_source"} & set(values), "no loss was made up"
+
+
+def test_a_train_that_could_not_leave_is_not_measured() -> None:
+    values = by_icmp(NotSent("no interface wwan0"))
+    assert (values["outcome"], values["reason"], values.get("rtt_us")) == ("not_measured", "no interface wwan0", None)
+
+
+def test_a_train_that_nobody_answers_is_failed_with_what_came_instead() -> None:
+    silent = by_icmp(train([None] * 4, timestamp_source="user", reply_ttl=None))
+    assert (silent["outcome"], silent["reason"], silent["rtt_us"]) == ("failed", "no reply", [None] * 3)
+    refused = by_icmp(train([None] * 4, reply_ttl=None, reason="host unreachable from 10.0.0.1"))
+    assert (refused["outcome"], refused["reason"]) == ("failed", "host unreachable from 10.0.0.1")
+
+
+def test_a_modem_is_named_in_the_row() -> None:
+    assert by_icmp(train([1.0]), modem="telkomsel")["modem"] == "telkomsel"

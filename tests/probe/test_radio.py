@@ -91,6 +91,18 @@ def test_a_raw_sinr_and_its_formula_are_of_one_poll() -> None:
     assert "sinr_formula" not in said
 
 
+def test_the_formula_of_an_nr_sinr_travels_with_it() -> None:
+    said = values(poll(1, nr_sinr_raw=18, nr_sinr_formula="db"), poll(2))
+    assert (said["nr_sinr_raw"], said["nr_sinr_formula"]) == (18, "db")
+
+
+def test_a_skipped_poll_is_neither_attempted_nor_failed() -> None:
+    said = values(poll(1, state="registered"), FAILED, skipped=4)
+    assert (said["polls"], said["polls_failed"], said["polls_skipped"]) == (2, 1, 4)
+    assert values(skipped=6) == {"modem": "m1", "polls": 0, "polls_failed": 0, "polls_skipped": 6}
+    assert "polls_skipped" not in values(poll(1))
+
+
 def test_censored_names_what_is_only_a_bound() -> None:
     said = values(
         poll(1, rsrp_dbm=-140, censored=("rsrp_dbm",)), poll(2, rsrq_db=-19.5, censored=("rsrq_db", "rsrp_dbm"))

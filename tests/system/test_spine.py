@@ -43,7 +43,8 @@ def test_a_modems_values_are_read_back_from_influxdb_as_the_modem_said_them(
     truth = tmp_path / "modem.jsonl"
     link = tmp_path / "ttyMODEM"
     modem = (
-        f'[[modem]]\nname = "sim0"\ndevice = "{link}"\ndialect = "quectel"\npoll_s = 1\nrow_s = 2\nsimulated = true\n'
+        f'[[modem]]\nname = "sim0"\ndevice = "{link}"\ndialect = "quectel"\n'
+        "poll_s = 1\nrow_s = 2\nneighbours_s = 0\nsimulated = true\n"
     )
     with (
         EmulatedModem(load("village-lte"), truth, link),

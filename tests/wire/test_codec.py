@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from banua_wire import codec
 from banua_wire.errors import WireError
-from banua_wire.fields import KINDS, Value
+from banua_wire.fields import KINDS, SCHEMA, Value
 from banua_wire.rows import Row
 from tests.wire.strategies import BATCHES, rows_of
 
@@ -303,9 +303,9 @@ T = [0, 60000]
 WRONG: list[tuple[str, object, str]] = [
     ("no block", 5, "array"),
     ("block no array", [5], "array"),
-    ("empty block", [[]], "no kind that schema 1 knows"),
-    ("kind unknown", [[99, T]], "no kind that schema 1 knows"),
-    ("kind a text", [["radio", T]], "no kind that schema 1 knows"),
+    ("empty block", [[]], f"no kind that schema {SCHEMA} knows"),
+    ("kind unknown", [[99, T]], f"no kind that schema {SCHEMA} knows"),
+    ("kind a text", [["radio", T]], f"no kind that schema {SCHEMA} knows"),
     ("kind a bool", [[True, T]], "array"),
     ("kind a float", [[1.0, T]], "array"),
     ("no times", [[1]], "radio.boottime_ms: not an array"),
@@ -315,9 +315,9 @@ WRONG: list[tuple[str, object, str]] = [
     ("time goes back", [[1, [9, -1]]], "goes back"),
     ("time over the limit", [[1, [2**43, 1]]], "is over 8796093022208"),
     ("no rows", [[1, []]], "0 rows, where 1 to 4096 may stand"),
-    ("field unknown", [[1, T, 99, 1]], "field 99 is unknown to schema 1 or stands twice"),
+    ("field unknown", [[1, T, 99, 1]], f"field 99 is unknown to schema {SCHEMA} or stands twice"),
     ("field a text", [[1, T, "pci", 1]], "field 'pci' is unknown"),
-    ("field twice", [[1, T, 15, 1, 15, 2]], "field 15 is unknown to schema 1 or stands twice"),
+    ("field twice", [[1, T, 15, 1, 15, 2]], f"field 15 is unknown to schema {SCHEMA} or stands twice"),
     ("field without column", [[1, T, 15]], "a field id without its column"),
     ("column too short", [[1, T, 15, [1]]], "1 entries for 2 rows"),
     ("column too long", [[1, T, 15, [1, 1, 1]]], "3 entries for 2 rows"),

@@ -6,26 +6,58 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banua_wire.summary import percentile, summarise
+from banua_wire.summary import ipdv, percentile, summarise, wilson
 
 
 def test_a_train_with_two_lost() -> None:
     sent_ms = [40, 42, 41, None, 45, 120, 43, 41, None, 44]
-    assert summarise([None if rtt is None else rtt * 1000 for rtt in sent_ms]) == {
+    train_us = [None if rtt is None else rtt * 1000 for rtt in sent_ms]
+    figures = summarise(train_us)
+    assert round(figures.pop("loss_low"), 4) == 0.0567
+    assert round(figures.pop("loss_high"), 4) == 0.5098
+    assert round(figures.pop("rtt_sd_ms"), 3) == 27.527  # of 40, 42, 41, 45, 120, 43, 41, 44: √(5304 / 7)
+    assert figures == {
         "sent": 10, "received": 8, "loss": 0.2, "rtt_min_ms": 40, "rtt_mean_ms": 52,
         "rtt_p50_ms": 43, "rtt_p80_ms": 120,
-        "p95_lost": 1, "pdv_p95_ms": 80,
+        "p95_lost": 1, "pdv_p95_ms": 80, "ipdv_p95_ms": 77,
     }  # fmt: skip
+    assert ipdv(train_us) == [2000, -1000, 75000, -77000, -2000], "never across a packet that was lost"
 
 
 def test_a_train_wholly_lost_has_no_time_at_all() -> None:
-    assert summarise([None] * 20) == {
+    figures = summarise([None] * 20)
+    assert round(figures.pop("loss_low"), 4) == 0.8389
+    assert figures.pop("loss_high") == 1.0
+    assert figures == {
         "sent": 20, "received": 0, "loss": 1.0, "p50_lost": 1, "p80_lost": 1, "p95_lost": 1,
     }  # fmt: skip
 
 
 def test_nothing_sent_is_not_a_loss() -> None:
     assert summarise([]) == {"sent": 0}
+
+
+@pytest.mark.parametrize(("hits", "trials", "low"), [(72, 72, 0.9493), (168, 168, 0.9776), (0, 1, 0.0)])
+def test_wilsons_lower_bound(hits: int, trials: int, low: float) -> None:
+    """All of n: n / (n + 1.96²)."""
+    assert round(wilson(hits, trials)[0], 4) == low
+
+
+def test_none_lost_of_twenty_still_allows_sixteen_percent() -> None:
+    assert round(wilson(0, 20)[1], 2) == 0.16
+
+
+@given(st.integers(1, 100_000), st.data())
+def test_wilsons_interval_holds_the_share(trials: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, trials))
+    low, high = wilson(hits, trials)
+    assert 0 <= low <= hits / trials + 1e-12
+    assert hits / trials - 1e-12 <= high <= 1
+    assert low < high
+
+
+def test_one_that_came_back_has_neither_deviation_nor_variation() -> None:
+    assert {"rtt_sd_ms", "ipdv_p95_ms"} & set(summarise([None, 5000, None])) == set()
 
 
 def test_one_lost_of_twenty_leaves_the_p95() -> None:

@@ -65,10 +65,15 @@ def make_app(
     def exposition(_request: Request) -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
+    def responder(_request: Request) -> Response:
+        """Answer a probe's `web` test: nothing else answers so, a captive portal least of all."""
+        return Response(status_code=204)
+
     return Starlette(
         routes=[
             Route("/", page),
             Route("/status.json", as_json),
+            Route("/responder", responder),
             Route("/healthz", health),
             Route("/readyz", readiness),
             Route("/metrics", exposition),

@@ -13,6 +13,12 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "radio": ("state", "rat", "plmn", "rsrp_dbm", "nr_rsrp_dbm", "rscp_dbm", "rxlev_dbm", "rsrq_db"),
     "path": ("outcome", "reason", "loss", "rtt_p50_ms", "rtt_p95_ms", "p50_lost", "p95_lost"),
     "board": ("mains", "battery_pct", "undervoltage", "temperature_c", "disk_free_mb"),
+    "dns": ("outcome", "reason", "rcode", "hijacked", "lookup_us"),
+    "web": ("outcome", "reason", "phase", "portal", "ok", "status", "total_us"),
+    "hops": ("reached", "count", "pmtu_bytes"),
+    "wifi": ("count",),
+    "operators": ("count",),
+    "neighbours": ("count",),
 }
 #: the texts that are words of the dictionary, and are translated; every other text is shown as it came
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -21,8 +27,13 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "outcome": ("measured", "failed", "not_measured"),
     "source": ("ntp", "gnss", "collector"),
     "timestamp_source": ("user", "kernel"),
+    "status": ("unknown", "available", "current", "forbidden"),
+    "phase": ("dns", "connect", "tls", "first_byte", "body"),
+    "relation": ("intra", "inter"),
+    "trigger": ("failed", "changed", "demand"),
 }
 _LOST: Final = frozenset({"p50_lost", "p80_lost", "p95_lost"})
+_SHARES: Final = frozenset({"loss", "loss_low", "loss_high"})
 _ORDER: Final[tuple[State, ...]] = ("late", "online", "never")
 _MINUTE_MS: Final = 60_000
 
@@ -75,13 +86,15 @@ def _text(kind: str, value: Value, language: Language, now_ms: int) -> str:
         return language.word("value", value.value) if value.name in WORDS else value.value
     if value.name in _LOST:
         return language.word("value", "lost")
-    if value.name == "loss":
+    if value.name in _SHARES:
         return language.percent(value.value)
     if value.name == "unix_ms":
         return language.moment(int(value.value), now_ms)
     field = BY_KIND[kind].field(value.name)
     if field is not None and not field.unit and field.steps == 1:  # a switch, or a number that names something
         return language.word("value", "yes" if value.value else "no") if field.hi == 1 else str(value.value)
+    if value.unit == "µs":
+        return f"{language.number(value.value / 1000)} ms"
     number = language.number(value.value)
     return f"{number} {language.word('unit', value.unit)}" if value.unit else number
 

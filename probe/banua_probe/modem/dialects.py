@@ -7,12 +7,15 @@ from typing import Final, Literal
 from banua_probe.modem import gpp, huawei, quectel, simcom
 from banua_probe.modem.errors import ParseError
 from banua_probe.modem.line import MAX_LINE, clean, is_echo, is_final, split
+from banua_probe.modem.neighbour import Neighbour, quectel_neighbour
 from banua_probe.modem.reading import Reading, Unreadable
 
 DialectName = Literal["3gpp", "quectel", "simcom", "huawei"]
 """What a configuration may say; `DIALECTS` has each."""
 
 Join = Callable[[Reading, Reading], Reading | None]
+NeighbourReader = Callable[[str], Neighbour | None]
+"""Returns the cell in one clean information line, None if it names none; raises `ParseError`."""
 
 _SETUP: Final = ("ATE0", "AT+CREG=2", "AT+CEREG=2", "AT+COPS=3,2")
 _SETUP_5G: Final = (*_SETUP, "AT+C5GREG=2")
@@ -22,15 +25,24 @@ def _apart(_first: Reading, _second: Reading) -> None:
     """Join nothing: every information line is a reply of its own."""
 
 
+def _no_neighbour(_line: str) -> None:
+    """Read nothing: the dialect has no command for neighbour cells."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A family of modems: ``setup`` is sent once after each opening of the port, ``poll`` at each poll."""
+    """A family of modems: ``setup`` is sent once after each opening of the port, ``poll`` at each poll.
+
+    ``neighbours`` asks for the cells beside the serving one, which the first command of ``poll`` tells; "": no command.
+    """
 
     name: DialectName
     poll: tuple[str, ...]
     readers: Mapping[str, gpp.Reader]
     setup: tuple[str, ...] = _SETUP
     join: Join = _apart
+    neighbours: str = ""
+    read_neighbour: NeighbourReader = _no_neighbour
 
     def read(self, line: str) -> Reading:
         """Return what one clean information line says; raises `ParseError`."""
@@ -54,6 +66,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             ('AT+QENG="servingcell"', "AT+QCSQ", *_STANDARD_STATE),
             {**gpp.READERS, **quectel.READERS},
             join=quectel.join,
+            neighbours='AT+QENG="neighbourcell"',
+            read_neighbour=quectel_neighbour,
         ),
         Dialect(
             "simcom",

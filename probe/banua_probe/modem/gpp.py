@@ -57,7 +57,7 @@ _REGISTRATION: Final[Mapping[int, State]] = {
 }
 
 # TS 27.007 §7.3, <AcT>.
-_ACCESS: Final[Mapping[int, Rat]] = {
+ACCESS: Final[Mapping[int, Rat]] = {
     0: "gsm",
     1: "gsm",  # compact
     2: "umts",
@@ -137,7 +137,7 @@ def _registration(source: str) -> Reader:
 
 def _registered(source: str, cell: Sequence[str]) -> Reading:
     access = integer(cell[2])
-    rat = None if access is None else _ACCESS.get(access)
+    rat = None if access is None else ACCESS.get(access)
     ranges = NR if source == "+C5GREG" else _RANGES[rat]
     return Reading(
         source=source,
@@ -163,7 +163,7 @@ def cops(tokens: Sequence[str]) -> Reading:
     number = integer(access)
     return Reading(
         source="+COPS",
-        rat=None if number is None else _ACCESS.get(number),
+        rat=None if number is None else ACCESS.get(number),
         plmn=_numeric_operator(operator) if integer(style) == numeric else None,
     )
 

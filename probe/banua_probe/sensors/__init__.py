@@ -5,24 +5,29 @@ so that a modem that hangs delays nobody else.
 """
 
 import random
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from banua_probe.config import Config, Modem, PathTarget
+from banua_probe.config import Bound, Config, DnsQuery, Modem, PathTarget, WebTarget, Wifi
 from banua_probe.modem.at_modem import AtModem
 from banua_probe.modem.dialects import DIALECTS
-from banua_probe.modem.errors import ModemUnavailable
 from banua_probe.modem.port import AtPort
-from banua_probe.modem.reading import Reading
 from banua_probe.sensors.board import board_row, read_board
+from banua_probe.sensors.dns import ask
+from banua_probe.sensors.hops import TracePolicy, measure_hops
+from banua_probe.sensors.modems import SharedModem
+from banua_probe.sensors.neighbours import look_around
+from banua_probe.sensors.operators import OperatorScans
 from banua_probe.sensors.path import measure
-from banua_probe.sensors.radio import Poll, radio_row
+from banua_probe.sensors.radio import RadioPolls
+from banua_probe.sensors.web import fetch
+from banua_probe.sensors.wifi import wifi_rows
+from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 
@@ -33,6 +38,15 @@ class Surroundings:
     boottime_ms: Callable[[], int]
     backlog: Callable[[], tuple[int, int]]
     rng: random.Random
+    modems: dict[str, SharedModem] = field(default_factory=dict)
+    """The modems by name, each owned once however many sensors ask it."""
+
+    def modem(self, settings: Modem) -> SharedModem:
+        """Return the one owner of the modem in `settings`."""
+        if settings.name not in self.modems:
+            modem = AtModem(AtPort(settings.device), DIALECTS[settings.dialect])
+            self.modems[settings.name] = SharedModem(modem)
+        return self.modems[settings.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,60 +71,132 @@ def _board(config: Config, around: Surroundings) -> list[Task]:
 
 
 def _path(config: Config, around: Surroundings) -> list[Task]:
+    policy = TracePolicy()
+
     def task(target: PathTarget) -> Task:
+        interface = config.interface_of(target)
+
+        def run() -> list[Row]:
+            row = measure(target, around.boottime_ms, interface)
+            trigger = policy.due(row) if target.trace else None
+            hops = measure_hops(target, interface, trigger, around.boottime_ms) if trigger else []
+            return [row, *hops]
+
+        key: dict[str, Value] = {"target": target.target, "method": target.method}
+        name = f"path {target.target} {target.method}"
+        return Task(name, target.every_s * 1000, _unless_scanning("path", key, target, config, around, run))
+
+    return [task(target) for target in config.targets]
+
+
+def _dns(config: Config, around: Surroundings) -> list[Task]:
+    def task(query: DnsQuery) -> Task:
+        interface = config.interface_of(query)
+
+        def run() -> list[Row]:
+            return [ask(query, around.boottime_ms, interface=interface)]
+
+        key: dict[str, Value] = {"name": query.name, "resolver": query.resolver}
+        return Task(f"dns {query.name}", query.every_s * 1000, _unless_scanning("dns", key, query, config, around, run))
+
+    return [task(query) for query in config.dns]
+
+
+def _web(config: Config, around: Surroundings) -> list[Task]:
+    def task(target: WebTarget) -> Task:
+        interface = config.interface_of(target)
+
+        def run() -> list[Row]:
+            return [fetch(target, around.boottime_ms, interface=interface)]
+
+        key: dict[str, Value] = {"target": target.target}
         return Task(
-            f"path {target.target}",
-            target.every_s * 1000,
-            lambda: [measure(target, around.boottime_ms, time.sleep)],
+            f"web {target.target}", target.every_s * 1000, _unless_scanning("web", key, target, config, around, run)
         )
 
-    return [task(target) for target in config.path]
+    return [task(target) for target in config.web]
+
+
+def _unless_scanning(
+    kind: str, key: dict[str, Value], test: Bound, config: Config, around: Surroundings, run: Callable[[], list[Row]]
+) -> Callable[[], list[Row]]:
+    """Return `run`, or where `test` is bound to a modem, what runs it only while that modem is not scanning.
+
+    A scan stops the modem's data: what is lost then is not the network's loss.
+    """
+    modem = next((modem for modem in config.modem if modem.name == test.modem), None)
+    if modem is None:
+        return run
+    shared = around.modem(modem)
+    values: dict[str, Value] = key | {
+        "modem": modem.name,
+        "outcome": "not_measured",
+        "reason": "the modem is scanning for operators",
+    }
+    return lambda: [Row(kind, around.boottime_ms(), values)] if shared.scanning else run()
 
 
 def _radio(config: Config, around: Surroundings) -> list[Task]:
     return [
-        Task(f"radio {modem.name}", modem.poll_s * 1000, _ModemPoller(modem, around.boottime_ms).run)
+        Task(
+            f"radio {modem.name}",
+            modem.poll_s * 1000,
+            RadioPolls(modem, around.modem(modem), around.boottime_ms).run,
+        )
         for modem in config.modem
     ]
 
 
-class _ModemPoller:
-    """Polls one modem and closes a row when its interval is over."""
+def _neighbours(config: Config, around: Surroundings) -> list[Task]:
+    def task(modem: Modem) -> Task:
+        shared = around.modem(modem)
+        return Task(
+            f"neighbours {modem.name}",
+            modem.neighbours_s * 1000,
+            lambda: look_around(modem, shared, around.boottime_ms),
+        )
 
-    def __init__(self, settings: Modem, boottime_ms: Callable[[], int]) -> None:
-        self._settings, self._boottime_ms = settings, boottime_ms
-        self._modem = AtModem(AtPort(settings.device), DIALECTS[settings.dialect])
-        self._sim_plmn: str | None = None
-        self._polls: list[Poll] = []
-
-    def run(self) -> list[Row]:
-        """Poll once; return the interval's row when that was its last poll."""
-        reading = self._poll()
-        self._polls.append(Poll(self._boottime_ms(), reading))
-        if len(self._polls) < self._settings.row_s // self._settings.poll_s:
-            return []
-        polls, self._polls = self._polls, []
-        settings = self._settings
-        now = self._boottime_ms()
-        return [radio_row(settings.name, polls, now, sim_plmn=self._sim_plmn, simulated=settings.simulated)]
-
-    def _poll(self) -> Reading | None:
-        try:
-            if self._sim_plmn is None:
-                self._sim_plmn = self._modem.identify().sim_plmn
-            return self._modem.poll()
-        except ModemUnavailable:
-            self._sim_plmn = None  # another SIM may be in it when it comes back
-            return None
+    return [task(modem) for modem in config.modem if modem.neighbours_s and DIALECTS[modem.dialect].neighbours]
 
 
-SENSORS: Final[Mapping[str, Sensor]] = MappingProxyType({"board": _board, "radio": _radio, "path": _path})
+def _operators(config: Config, around: Surroundings) -> list[Task]:
+    def task(modem: Modem) -> Task:
+        scans = OperatorScans(modem, around.modem(modem), around.boottime_ms, lambda: around.backlog()[0])
+        return Task(f"operators {modem.name}", modem.operators_s * 1000, scans.run)
+
+    return [task(modem) for modem in config.modem if modem.operators_s]
+
+
+def _wifi(config: Config, around: Surroundings) -> list[Task]:
+    def task(settings: Wifi) -> Task:
+        return Task(
+            f"wifi {settings.interface}", settings.every_s * 1000, lambda: wifi_rows(settings, around.boottime_ms)
+        )
+
+    return [task(settings) for settings in config.wifi]
+
+
+SENSORS: Final[Mapping[str, Sensor]] = MappingProxyType(
+    {
+        "board": _board,
+        "radio": _radio,
+        "neighbours": _neighbours,
+        "operators": _operators,
+        "path": _path,
+        "dns": _dns,
+        "web": _web,
+        "wifi": _wifi,
+    }
+)
 """The registry: a new sensor is one line here."""
 
 
 def tasks(config: Config, around: Surroundings, *, single: bool = False) -> list[Task]:
-    """Return every task the configuration asks for; with `single`, each makes its row at the first run."""
+    """Return every task the configuration asks for; with `single`, each makes its row at the first run.
+
+    A single run scans for no operators: that would stop the modem's data for minutes.
+    """
     if single:
-        modems = [msgspec.structs.replace(modem, row_s=modem.poll_s) for modem in config.modem]
+        modems = [msgspec.structs.replace(modem, row_s=modem.poll_s, operators_s=0) for modem in config.modem]
         config = msgspec.structs.replace(config, modem=modems)
     return [task for sensor in SENSORS.values() for task in sensor(config, around)]

@@ -1,89 +1,134 @@
-"""`path` by method tcp: how long a TCP connect takes, which is one round trip (RFC 2681) plus the stacks' own time."""
+"""`path`: trains of round trips to a target (RFC 2681), by ICMP echo or by TCP connect.
 
-import errno
+The first packet of a train may wake the radio; its round trip is kept apart. What was never sent is not lost, and where
+ICMP is not permitted nothing was measured.
+"""
+
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from banua_probe.config import PathTarget
+from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within
+from banua_probe.sensors.icmp import NotPermitted, NotSent, Train, run_train
+from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 TIMEOUT_S: Final = 3.0
-"""T_max: a connect that takes longer is lost."""
-
-_NEVER_LEFT: Final = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES})
-"""Errors of our own machine: nothing was sent, so nothing can have been lost."""
+"""T_max: what takes longer is lost."""
 
 Resolve = Callable[[str, int], list[Any]]
+Address = tuple[str, socket.AddressFamily]
 
 
-def _resolve(host: str, port: int) -> list[Any]:
-    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a train needs of the world: names, ICMP trains, and waiting."""
+
+    resolve: Resolve = lambda host, port: list(socket.getaddrinfo(host, port or None, type=socket.SOCK_STREAM))
+    echo: Callable[..., Train] = run_train
+    sleep: Callable[[float], None] = time.sleep
 
 
-def connect_once(address: tuple[str, int], family: socket.AddressFamily) -> float | None:
+class _Unresolved(Exception):  # noqa: N818 (an outcome, not an error of ours)
+    """The target's name stands for no address."""
+
+
+def measure(target: PathTarget, boottime_ms: Callable[[], int], interface: str = "", tools: Tools | None = None) -> Row:
+    """Run one train to `target`, bound to `interface` if one is given, and return its row.
+
+    A name that does not resolve is a failure with its reason.
+    """
+    tools = tools or Tools()
+    started_ms = boottime_ms()
+    values: dict[str, Value] = {"target": target.target, "method": target.method}
+    values |= {"modem": target.modem} if target.modem else {}
+    values |= {"interface": interface} if interface else {}
+    try:
+        address = _address(target, tools.resolve)
+        values["address"] = address[0]
+        by_method = _by_icmp if target.method == "icmp" else _by_tcp
+        values |= by_method(target, address, interface, tools)
+    except _Unresolved as error:
+        values |= {"outcome": "failed", "reason": str(error)}
+    except (NotPermitted, NotSent) as error:
+        values |= {"outcome": "not_measured", "reason": str(error)}
+    if "reason" in values:
+        values["reason"] = str(values["reason"])[:200]
+    return Row("path", started_ms, within_dictionary("path", values))
+
+
+def _address(target: PathTarget, resolve: Resolve) -> Address:
+    try:
+        found = resolve(target.host, target.port)[0]
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA refuses
+        raise _Unresolved(f"name not resolved: {getattr(error, 'strerror', None) or error}") from error
+    return str(found[4][0]), found[0]
+
+
+def _by_icmp(target: PathTarget, address: Address, interface: str, tools: Tools) -> dict[str, Value]:
+    train = tools.echo(
+        *address,
+        count=target.count,
+        interval_s=target.interval_ms / 1000,
+        payload_bytes=target.payload_bytes,
+        timeout_s=TIMEOUT_S,
+        interface=interface,
+    )
+    values = train_values(train.rtt_us, train.timestamp_source, train.reason or "no reply", stopped=bool(train.reason))
+    values |= {"payload_bytes": target.payload_bytes, "interval_ms": target.interval_ms}
+    values |= {"reply_ttl": train.reply_ttl} if train.reply_ttl is not None else {}
+    values |= {name: n for name, n in (("duplicates", train.duplicates), ("late", train.late)) if n}
+    return values
+
+
+def _by_tcp(target: PathTarget, address: Address, interface: str, tools: Tools) -> dict[str, Value]:
+    rtts: list[float | None] = []
+    for number in range(target.count + 1):
+        if number:
+            tools.sleep(target.interval_ms / 1000)
+        try:
+            rtts.append(connect_once(address, target.port, interface))
+        except OSError as error:
+            reason = f"not sent: {error.strerror}"
+            if not rtts:
+                raise NotSent(reason) from error
+            return train_values(rtts, "user", reason, stopped=True)
+    return train_values(rtts, "user", "no connect succeeded")
+
+
+def connect_once(address: Address, port: int, interface: str = "") -> float | None:
     """Return the time of one TCP connect to `address` in µs, None when refused or over TIMEOUT_S.
 
-    OSError when it never left this machine: no route, no address, not permitted.
+    OSError when it never left this machine: no route, no address, no such interface, not permitted.
     """
+    host, family = address
     with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(TIMEOUT_S)
+        bind_to(sock, interface)
         before = time.monotonic_ns()
         try:
-            sock.connect(address)
-        except OSError as error:
-            if error.errno in _NEVER_LEFT:
-                raise
+            connect_within(sock, (host, port), TIMEOUT_S)
+        except NeverLeftError:
+            raise
+        except OSError:
             return None
         return (time.monotonic_ns() - before) / 1000
 
 
-def measure(
-    target: PathTarget,
-    boottime_ms: Callable[[], int],
-    sleep: Callable[[float], None],
-    resolve: Resolve = _resolve,
-) -> Row:
-    """Run one train to `target` and return its row; a name that does not resolve is a failure with its reason."""
-    started_ms = boottime_ms()
-    try:
-        found = resolve(target.host, target.port)[0]
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA refuses
-        told = getattr(error, "strerror", None) or error
-        return train_row(target, started_ms, [], reason=f"name not resolved: {told}")
-    family, address = found[0], found[4][:2]
-    rtts: list[float | None] = []
-    for number in range(target.count + 1):
-        if number:
-            sleep(target.interval_ms / 1000)
-        try:
-            rtts.append(connect_once((str(address[0]), int(address[1])), family))
-        except OSError as error:
-            outcome = "failed" if rtts else "not_measured"
-            return train_row(target, started_ms, rtts, reason=f"not sent: {error.strerror}", unmeasured=outcome)
-    return train_row(target, started_ms, rtts)
+def train_values(rtts: Sequence[float | None], source: str, reason: str, *, stopped: bool = False) -> dict[str, Value]:
+    """Return what a train says: its first round trip as `wake_rtt_us`, the others in send order, None where lost.
 
-
-def train_row(
-    target: PathTarget, boottime_ms: int, rtts: list[float | None], reason: str = "", unmeasured: str = "failed"
-) -> Row:
-    """Return the row of a train: its first round trip as `wake_rtt_us`, the others in send order, None where lost.
-
-    `unmeasured` is its outcome when nothing came back.
+    `reason` is told when nothing came back, or when the train was `stopped` early.
     """
     measured = any(rtt is not None for rtt in rtts)
-    values: dict[str, Value] = {
-        "target": target.target,
-        "method": target.method,
-        "outcome": "measured" if measured else unmeasured,
-        "timestamp_source": "user",
-    }
+    values: dict[str, Value] = {"outcome": "measured" if measured else "failed", "timestamp_source": source}
     if rtts:
         values["rtt_us"] = list(rtts[1:])
         if rtts[0] is not None:
             values["wake_rtt_us"] = rtts[0]
-    if reason or not measured:
-        values["reason"] = (reason or "no connect succeeded")[:200]
-    return Row("path", boottime_ms, values)
+    if stopped or not measured:
+        values["reason"] = reason
+    return values

@@ -1,7 +1,7 @@
 # Every command of the project. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format sabotage lock clean
+.PHONY: help setup run test check format sabotage bench-rtt lock clean
 ARGS ?=
 
 help: ## List the commands
@@ -25,6 +25,9 @@ format: setup ## Format the code and apply the safe lint fixes
 
 sabotage: setup ## Break the code on purpose, one patch at a time: the tests must notice (ARGS="name…" picks patches)
 	@.venv/bin/python tools/sabotage.py $(ARGS)
+
+bench-rtt: setup ## Error of round trips against the link emulator's log, beside fping's (root; ARGS="--rounds 5"; 2: a goal is missed)
+	@.venv/bin/python -m tools.bench_rtt $(ARGS)
 
 lock: ## Resolve pyproject.toml into requirements.lock (ARGS=--upgrade renews the pins)
 	@tools/lock $(ARGS)

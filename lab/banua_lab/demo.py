@@ -209,6 +209,17 @@ every_s = 10
 count = 5
 interval_ms = 200
 [[path]]
+target = "loopback"
+host = "127.0.0.1"
+every_s = 10
+count = 5
+interval_ms = 200
+trace = false
+[[web]]
+target = "responder"
+url = "http://127.0.0.1:{web}/responder"
+every_s = 10
+[[path]]
 target = "page"
 host = "127.0.0.1"
 method = "tcp"

@@ -100,7 +100,7 @@ class PathTarget(Bound, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class DnsQuery(Bound, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One question to one resolver."""
 
-    name: Host
+    name: Annotated[str, Meta(pattern=r"^[!-~]{1,200}\Z")]
     resolver: Host
     """IP address of the resolver."""
     port: Port = 53

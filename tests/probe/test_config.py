@@ -112,6 +112,7 @@ BAD: list[tuple[str, str]] = [
     (GOOD + MODEM + MODEM.replace("m1", "m2"), "modem.device: the name '/dev/ttyUSB2' stands twice"),
     (GOOD + MODEM + "operators_a_day = 25\n", "modem[0].operators_a_day: expected `int` <= 24"),
     (GOOD + DNS + DNS, "dns: the name 'example.org 192.0.2.53' stands twice"),
+    (GOOD + DNS.replace("example.org", "ex ample"), "dns[0].name: expected `str` matching regex '^[!-~]{1,200}\\\\Z'"),
     (GOOD + DNS.replace("192.0.2.53", "dns.example"), "dns.example.org.resolver: 'dns.example' is not an IP address"),
     (GOOD + DNS + 'expect = ["x"]\n', "dns.example.org.expect: 'x' is neither an address nor a network"),
     (GOOD + WEB + WEB, "web: the name 'w' stands twice"),

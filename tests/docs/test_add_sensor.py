@@ -43,6 +43,7 @@ def test_the_patch_touches_no_place_that_contributing_does_not_name() -> None:
     assert len(re.findall(r"^\d\. ", section, re.MULTILINE)) == len(PLACES) == 5
 
 
+@pytest.mark.real  # a copy is made by git, which nobody's copy of the tree has not
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [
     [RUFF, "check", "."], [RUFF, "format", "--check", "."], [PYTHON.parent / "mypy", "wire", "probe"],
@@ -52,6 +53,7 @@ def test_the_copy_reads_well(copy: Copy, command: list[str]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.real  # a copy is made by git, which nobody's copy of the tree has not
 @pytest.mark.slow
 def test_the_copys_tests_pass_and_the_new_sensor_is_among_them(copy: Copy) -> None:
     done = copy.test(

@@ -206,3 +206,41 @@ def test_an_address_that_no_route_leads_to_sends_nothing() -> None:
     """The kernel refuses the broadcast address to a socket that did not ask for it."""
     with pytest.raises(NotSent, match=r"^not sent: "):
         run("255.255.255.255")
+
+
+class Interrupted(socket.socket):
+    """A socket whose third send is told a router's answer to an earlier request, as a pending error is."""
+
+    sends = 0
+
+    def send(self, *arguments: Any) -> int:
+        self.sends += 1
+        if self.sends == 3:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return super().send(*arguments)
+
+
+@pytest.mark.root
+def test_a_routers_answer_to_an_earlier_request_does_not_end_the_train() -> None:
+    train = run(open_=Interrupted)
+    assert (len(train.rtt_us), train.reason) == (5, "")
+    assert None not in train.rtt_us
+
+
+class GoesAway(socket.socket):
+    """A socket whose way is gone after two sends."""
+
+    sends = 0
+
+    def send(self, *arguments: Any) -> int:
+        self.sends += 1
+        if self.sends > 2:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return super().send(*arguments)
+
+
+@pytest.mark.root
+def test_a_way_that_is_gone_ends_the_train_and_what_was_not_sent_is_not_lost() -> None:
+    train = run(open_=GoesAway)
+    assert (len(train.rtt_us), train.reason) == (2, "not sent: Network is unreachable")
+    assert None not in train.rtt_us

@@ -164,10 +164,10 @@ class _Exchange:
             try:
                 self._sock.send(message)
             except OSError as error:
-                if last_try or error.errno in NEVER_LEFT - {errno.EHOSTUNREACH}:
+                if last_try or (not self._ledger.sent and error.errno in NEVER_LEFT):
                     self._refused(error)
                     return False
-                self._drain()  # a full queue, or an ICMP error of an earlier request that the socket had still to tell
+                self._drain()  # a full queue, or a router's answer to an earlier request, told only now
                 time.sleep(_RETRY_S)
             else:
                 self._ledger.send(at_ns)

@@ -442,6 +442,16 @@ def test_a_certificate_for_another_name_is_refused(authority: Authority) -> None
     assert server.requests == []
 
 
+def test_a_certificate_error_of_any_length_leaves_a_row(authority: Authority) -> None:
+    """A portal's certificate for a long host: the row that shows it has to be one that the outbox takes."""
+    host = ".".join(["a" * 60] * 3) + ".test"
+    with Server(PAGE, context_for(authority, "portal", ["portal.test"])) as server:
+        url = f"https://{host}:{server.port}/"
+        values = run(url, ca_file=str(authority.cafile), resolve=at(("127.0.0.1", server.port))).values
+    assert (values["outcome"], values["phase"], len(str(values["reason"]))) == ("failed", "tls", 200)
+    assert str(values["reason"]).startswith("certificate not accepted: ")
+
+
 def test_the_systems_authorities_do_not_know_ours(served: ssl.SSLContext) -> None:
     with Server(PAGE, served) as server:
         values = run(server.url).values

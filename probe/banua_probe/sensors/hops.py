@@ -10,7 +10,7 @@ from banua_probe.config import PathTarget
 from banua_probe.sensors.course import Hop
 from banua_probe.sensors.traceroute import NotSentError, Trace, trace
 from banua_probe.sensors.within import within_dictionary
-from banua_wire.fields import MAX_TEXT, Value
+from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 LEAST_APART_MS: Final = 600_000
@@ -57,8 +57,6 @@ def _hop_values(hop: Hop) -> dict[str, Value]:
 
 
 def _row(boottime_ms: int, values: dict[str, Value]) -> Row:
-    if "reason" in values:
-        values["reason"] = str(values["reason"])[:MAX_TEXT]
     return Row("hops", boottime_ms, within_dictionary("hops", values))
 
 

@@ -8,7 +8,7 @@ from banua_probe.modem.neighbour import Neighbour
 from banua_probe.sensors.modems import ModemBusy, SharedModem
 from banua_probe.sensors.operators import Outcome
 from banua_probe.sensors.within import within_dictionary
-from banua_wire.fields import MAX_TEXT, Value
+from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 
@@ -30,7 +30,7 @@ def neighbour_rows(
     if outcome == "measured":
         summary["count"] = len(once)
     if reason:
-        summary["reason"] = reason[:MAX_TEXT]
+        summary["reason"] = reason
     rows = [_cell(cell) | {"modem": modem, "outcome": "measured"} | mark for cell in once.values()]
     return [Row("neighbours", boottime_ms, within_dictionary("neighbours", values)) for values in (*rows, summary)]
 

@@ -58,7 +58,7 @@ def operator_rows(
     if outcome == "measured":
         summary["count"] = len(found)
     if reason:
-        summary["reason"] = reason[:MAX_TEXT]
+        summary["reason"] = reason
     if took_ms is not None:
         summary["took_ms"] = took_ms
     networks = [_network(network) | {"modem": modem, "outcome": "measured"} | mark for network in found]

@@ -56,8 +56,6 @@ def measure(target: PathTarget, boottime_ms: Callable[[], int], interface: str =
         values |= {"outcome": "failed", "reason": str(error)}
     except (NotPermitted, NotSent) as error:
         values |= {"outcome": "not_measured", "reason": str(error)}
-    if "reason" in values:
-        values["reason"] = str(values["reason"])[:200]
     return Row("path", started_ms, within_dictionary("path", values))
 
 

@@ -452,4 +452,4 @@ def _told(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "timed out"
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (told[:1].lower() + told[1:])[:MAX_TEXT]
+    return told[:1].lower() + told[1:]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from banua_probe.config import Wifi
-from banua_probe.sensors.within import within_dictionary
+from banua_probe.sensors.within import printable, within_dictionary
 from banua_wire.fields import MAX_TEXT, Value
 from banua_wire.rows import Row
 
@@ -35,6 +35,7 @@ _SAE: Final = re.compile(r"\bSAE\b|00-0f-ac:(?:8|9|24|25)\b")
 _OWE: Final = re.compile(r"\bOWE\b|00-0f-ac:18\b")
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})")
 _HEADER_INDENT: Final = 8
+_SAID: Final = 100
 _BLANKS: Final = " \t\r"  # and no more: other white space of Latin-1 may be a byte of a name in UTF-8
 _FAILURE: Final = re.compile(r"command failed: .*\(-([0-9]{1,4})\)")
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -182,7 +183,7 @@ def wifi_rows(settings: Wifi, boottime_ms: Callable[[], int], run: Run | None = 
     except FileNotFoundError:
         summary |= {"outcome": "not_measured", "reason": "iw is not installed"}
     except OSError as error:
-        summary |= {"outcome": "not_measured", "reason": f"iw cannot be run: {_printable(str(error.strerror))}"}
+        summary |= {"outcome": "not_measured", "reason": f"iw cannot be run: {error.strerror}"}
     except NoList as error:
         summary |= {"outcome": "failed", "reason": str(error)}
     else:
@@ -202,13 +203,8 @@ def _failure(ran: Ran) -> dict[str, Value]:
     reason = _NOT_BEGUN.get(int(told[1])) if told is not None else None
     if reason is not None:
         return {"outcome": "not_measured", "reason": reason}
-    said = _printable(text) or "nothing"
-    return {"outcome": "failed", "reason": f"iw exited with {ran.status} and said {said}"[:MAX_TEXT]}
-
-
-def _printable(text: str) -> str:
-    longest = 100
-    return "".join(char if char.isprintable() else " " for char in text.strip())[:longest]
+    said = printable(text.strip())[:_SAID] or "nothing"
+    return {"outcome": "failed", "reason": f"iw exited with {ran.status} and said {said}"}
 
 
 def _row(interface: str, network: Network, at: int) -> Row:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -251,10 +252,10 @@ def _check_targets(config: Config) -> None:
             raise ConfigError(f"path.{path.target}.port: {told}")
     for query in config.dns:
         _check_bound(f"dns.{query.name}", query, config)
-        if not _is_address(query.resolver):
+        if not is_address(query.resolver):
             raise ConfigError(f"dns.{query.name}.resolver: {query.resolver!r} is not an IP address")
         for network in query.expect:
-            if not _is_network(network):
+            if not _reads(ipaddress.ip_network, network):
                 raise ConfigError(f"dns.{query.name}.expect: {network!r} is neither an address nor a network")
     for web in config.web:
         _check_bound(f"web.{web.target}", web, config)
@@ -283,17 +284,14 @@ def _check_bound(where: str, test: Bound, config: Config) -> None:
         raise ConfigError(f"{where}.modem: modem {test.modem!r} has no interface")
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def is_address(text: str) -> bool:
+    """Say whether `text` is an IP address."""
+    return _reads(ipaddress.ip_address, text)
 
 
-def _is_network(text: str) -> bool:
+def _reads(parse: Callable[[str], object], text: str) -> bool:
     try:
-        ipaddress.ip_network(text)
+        parse(text)
     except ValueError:
         return False
     return True

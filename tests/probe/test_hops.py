@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from banua_probe.config import PathTarget
 from banua_probe.sensors import path_mtu
+from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.course import Course, Hop, Limits, Reply, follow
 from banua_probe.sensors.hops import TracePolicy, hop_rows, measure_hops
 from banua_probe.sensors.icmp_error import ExtendedError, answer_name, parse_extended_error
 from banua_probe.sensors.path_mtu import MtuSearch
-from banua_probe.sensors.traceroute import NotSentError, Trace, trace
+from banua_probe.sensors.traceroute import Trace, trace
 from banua_wire.rows import Row, checked
 
 if TYPE_CHECKING:

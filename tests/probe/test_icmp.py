@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banua_probe.sensors import icmp
+from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.echo import MAX_STEP_NS, Ledger, checksum, parse_reply, parse_stamp, request
-from banua_probe.sensors.icmp import NotPermitted, NotSent, open_socket, permitted, run_train
+from banua_probe.sensors.icmp import NotPermitted, open_socket, permitted, run_train
 
 TOKEN = b"8 bytes."
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -197,14 +198,14 @@ def test_the_kernel_counted_as_many_requests_as_were_sent() -> None:
 
 @pytest.mark.root
 def test_an_interface_that_is_not_there_sends_nothing() -> None:
-    with pytest.raises(NotSent, match="no interface nosuch0"):
+    with pytest.raises(NotSentError, match="no interface nosuch0"):
         run(interface="nosuch0")
 
 
 @pytest.mark.root
 def test_an_address_that_no_route_leads_to_sends_nothing() -> None:
     """The kernel refuses the broadcast address to a socket that did not ask for it."""
-    with pytest.raises(NotSent, match=r"^not sent: "):
+    with pytest.raises(NotSentError, match=r"^not sent: "):
         run("255.255.255.255")
 
 

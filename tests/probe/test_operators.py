@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from banua_lab.modem import EmulatedModem
 from banua_lab.scenario import load
-from banua_probe.config import Broker, Config, Modem
+from banua_probe.config import Broker, Config, DnsQuery, Modem, PathTarget, WebTarget
 from banua_probe.modem.at_modem import AtModem
 from banua_probe.modem.dialects import DIALECTS
 from banua_probe.modem.errors import ModemUnavailable
@@ -276,3 +276,37 @@ def test_tasks_follow_the_settings() -> None:
     assert names(neighbours_s=0, operators_s=3600) == {"radio m1", "operators m1"}
     assert names(operators_s=3600, single=True) == {"radio m1", "neighbours m1"}
     assert names(dialect="simcom") == {"radio m1"}
+
+
+@pytest.mark.parametrize("how", [{"modem": "m1"}, {"interface": "wwan0"}], ids=["by modem", "by interface"])
+def test_a_test_bound_to_a_scanning_modem_is_not_measured(how: dict[str, Any]) -> None:
+    """Its data rests while it scans: a train that is lost then would be a made-up loss."""
+    modem = Modem(name="m1", device="/dev/null", dialect="3gpp", interface="wwan0")
+    config = Config(
+        name="p1", broker=Broker(host="localhost"), modem=[modem],
+        path=[PathTarget(target="t", host="127.0.0.1", **how)],
+        dns=[DnsQuery(name="a.test", resolver="127.0.0.1", **how)],
+        web=[WebTarget(target="w", url="http://127.0.0.1/", **how)],
+    )  # fmt: skip
+    around = Surroundings(lambda: 77, lambda: (0, 0), random.Random(1))
+    scanned, resume = threading.Event(), threading.Event()
+
+    class Scanning:
+        def scan(self) -> list[Receivable]:
+            scanned.set()
+            resume.wait(10)
+            return []
+
+    around.modems["m1"] = SharedModem(Scanning())  # type: ignore[arg-type]  # all that a scan asks of a modem
+    tests = [task for task in tasks(config, around) if task.name.split()[0] in {"path", "dns", "web"}]
+    scan = threading.Thread(target=around.modems["m1"].scan)
+    scan.start()
+    assert scanned.wait(10)
+    rows = [row for task in tests for row in task.run()]
+    resume.set()
+    scan.join()
+    assert sorted(row.kind for row in rows) == ["dns", "path", "web"]
+    for row in rows:
+        assert checked(row).values["reason"] == "the modem is scanning for operators"
+        assert (row.values["outcome"], "rtt_us" in row.values) == ("not_measured", False)
+    assert tests[0].run()[0].values.get("reason") != "the modem is scanning for operators", "and afterwards it runs"

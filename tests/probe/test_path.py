@@ -10,7 +10,8 @@ import pytest
 
 from banua_probe.config import PathTarget
 from banua_probe.sensors import path
-from banua_probe.sensors.icmp import NotPermitted, NotSent, Train
+from banua_probe.sensors.bound import NotSentError
+from banua_probe.sensors.icmp import NotPermitted, Train
 from banua_probe.sensors.path import Tools, connect_once, measure, train_values
 from banua_wire.rows import checked
 
@@ -212,7 +213,7 @@ def test_icmp_that_is_not_permitted_is_not_measured() -> None:
 
 
 def test_a_train_that_could_not_leave_is_not_measured() -> None:
-    values = by_icmp(NotSent("no interface wwan0"))
+    values = by_icmp(NotSentError("no interface wwan0"))
     assert (values["outcome"], values["reason"], values.get("rtt_us")) == ("not_measured", "no interface wwan0", None)
 
 

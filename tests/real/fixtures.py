@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,11 +13,25 @@ from banua_lab.ca import Authority
 from tests.real.amqtt_broker import Amqtt
 from tests.real.influxd import Influxd
 from tests.real.mosquitto import Mosquitto
+from tests.real.netns import Namespaces
 from tests.real.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
+
+
+@pytest.fixture
+def net() -> Iterator[Namespaces]:
+    with Namespaces() as made:
+        yield made
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that users without privileges can read: pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,16 @@ def lab(*words: str) -> list[str]:
     return [sys.executable, "-c", "import sys; from banua_lab.cli import main; sys.exit(main())", *words]
 
 
+def probe_command(*words: str) -> list[str]:
+    """Return the command that runs ``banua-probe`` with this interpreter, every warning an error."""
+    code = "import sys; from banua_probe.cli import main; sys.exit(main())"
+    return [sys.executable, "-W", "error", "-c", code, *words]
+
+
+NOBODY: Final = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+"""What runs the command behind it without privileges."""
+
+
 class NeedsRootError(RuntimeError):
     """Network namespaces cannot be made, because this process is not root."""
 

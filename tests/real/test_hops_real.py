@@ -5,37 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.real.netns import Chain, Namespace, Namespaces, chain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.real.netns import NOBODY, Chain, Namespace, Namespaces, chain, probe_command
 
 pytestmark = [pytest.mark.real, pytest.mark.root]
 
-MAIN = "import sys; from banua_probe.cli import main; sys.exit(main())"
-COMMAND = [sys.executable, "-W", "error", "-c", MAIN]
-NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 SERVE = "import socket, sys; s = socket.create_server(('', 8883)); print('up', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def net() -> Iterator[Namespaces]:
-    with Namespaces() as net:
-        yield net
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that users without privileges can read: pytest's own are root's alone."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 class Probe:
@@ -51,7 +30,7 @@ class Probe:
 
     def trace(self, *before: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the summary and the hops of `banua-probe trace`."""
-        words = [*before, *COMMAND, "trace", "web", "--json", "--config", str(self._file)]
+        words = [*before, *probe_command("trace", "web", "--json", "--config", str(self._file))]
         done = self._namespace.run(words)
         assert done.stderr == ""
         summary, *hops = map(json.loads, done.stdout.splitlines())
@@ -61,7 +40,7 @@ class Probe:
 
     def diagnose(self, *more: str) -> list[str]:
         """Return the lines of `banua-probe diagnose`."""
-        done = self._namespace.run([*COMMAND, "diagnose", *more, "--config", str(self._file)])
+        done = self._namespace.run(probe_command("diagnose", *more, "--config", str(self._file)))
         assert done.stderr == ""
         return done.stdout.splitlines()
 

@@ -6,37 +6,19 @@ The truth is the topology that the test made, and what its servers wrote down.
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.real.netns import Chain, Link, Namespace, Namespaces, chain, lab
+from tests.real.netns import NOBODY, Chain, Link, Namespace, Namespaces, chain, lab, probe_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 pytestmark = [pytest.mark.real, pytest.mark.root]
 
-PROBE = [sys.executable, "-c", "import sys; from banua_probe.cli import main; sys.exit(main())"]
-NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 HEAD = 'name = "uji-1"\n[broker]\nhost = "localhost"\ntls = false\n'
-
-
-@pytest.fixture
-def net() -> Iterator[Namespaces]:
-    with Namespaces() as made:
-        yield made
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that users without privileges can read: pytest's own are root's alone."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture
@@ -44,12 +26,12 @@ def way(net: Namespaces) -> Chain:
     return chain(net, 2)
 
 
-def measured(at: Namespace, folder: Path, settings: str, as_user: list[str] | None = None) -> list[dict[str, Any]]:
+def measured(at: Namespace, folder: Path, settings: str, as_user: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Rows of `banua-probe measure` in the namespace, without those of the board."""
     file = folder / "probe.toml"
     top = f'state_dir = "{folder}"\n' + ("" if "[[path]]" in settings else "path = []\n")
     file.write_text(top + HEAD + settings)
-    done = at.run([*(as_user or []), *PROBE, "measure", "--json", "--config", str(file)], check=False)
+    done = at.run([*as_user, *probe_command("measure", "--json", "--config", str(file))], check=False)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     return [row for row in rows if row["kind"] != "board"]
@@ -68,8 +50,8 @@ def serve(at: Namespace, kind: str, folder: Path, *options: str) -> Path:
     return log
 
 
-@pytest.mark.parametrize("as_user", [[], NOBODY], ids=["root", "nobody"])
-def test_icmp_is_measured_by_kernel_stamps(way: Chain, folder: Path, as_user: list[str]) -> None:
+@pytest.mark.parametrize("as_user", [(), NOBODY], ids=["root", "nobody"])
+def test_icmp_is_measured_by_kernel_stamps(way: Chain, folder: Path, as_user: Sequence[str]) -> None:
     """Two routers away: root by a raw socket, nobody by a ping socket once the sysctl permits it."""
     if as_user:
         way.probe.sysctl("net.ipv4.ping_group_range", "0 2147483647")
@@ -86,7 +68,7 @@ def test_icmp_that_is_not_permitted_says_so_and_doctor_names_the_sysctl(way: Cha
     (row,) = measured(way.probe, folder, path(way.hops[-1]), NOBODY)
     assert (row["outcome"], row["reason"]) == ("not_measured", "ICMP not permitted")
     assert "rtt_us" not in row
-    advice = way.probe.run([*NOBODY, *PROBE, "doctor", "--config", str(folder / "probe.toml")], check=False)
+    advice = way.probe.run([*NOBODY, *probe_command("doctor", "--config", str(folder / "probe.toml"))], check=False)
     assert advice.returncode == 1
     assert 'sysctl -w net.ipv4.ping_group_range="0 2147483647"' in advice.stdout
 

@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-from banua_probe.config import Bound, Config, DnsQuery, Modem, PathTarget, WebTarget, Wifi
+from banua_probe.config import Config, DnsQuery, Modem, PathTarget, WebTarget, Wifi
 from banua_probe.modem.at_modem import AtModem
 from banua_probe.modem.dialects import DIALECTS
 from banua_probe.modem.port import AtPort
 from banua_probe.sensors.board import board_row, read_board
+from banua_probe.sensors.bound import who
 from banua_probe.sensors.dns import ask
 from banua_probe.sensors.hops import TracePolicy, measure_hops
 from banua_probe.sensors.modems import SharedModem
@@ -74,66 +75,59 @@ def _path(config: Config, around: Surroundings) -> list[Task]:
     policy = TracePolicy()
 
     def task(target: PathTarget) -> Task:
-        interface = config.interface_of(target)
-
-        def run() -> list[Row]:
+        def run(interface: str) -> list[Row]:
             row = measure(target, around.boottime_ms, interface)
             trigger = policy.due(row) if target.trace else None
             hops = measure_hops(target, interface, trigger, around.boottime_ms) if trigger else []
             return [row, *hops]
 
-        key: dict[str, Value] = {"target": target.target, "method": target.method}
-        name = f"path {target.target} {target.method}"
-        return Task(name, target.every_s * 1000, _unless_scanning("path", key, target, config, around, run))
+        return _bound("path", target, config, around, run)
 
     return [task(target) for target in config.targets]
 
 
 def _dns(config: Config, around: Surroundings) -> list[Task]:
     def task(query: DnsQuery) -> Task:
-        interface = config.interface_of(query)
-
-        def run() -> list[Row]:
+        def run(interface: str) -> list[Row]:
             return [ask(query, around.boottime_ms, interface=interface)]
 
-        key: dict[str, Value] = {"name": query.name, "resolver": query.resolver}
-        return Task(f"dns {query.name}", query.every_s * 1000, _unless_scanning("dns", key, query, config, around, run))
+        return _bound("dns", query, config, around, run)
 
     return [task(query) for query in config.dns]
 
 
 def _web(config: Config, around: Surroundings) -> list[Task]:
     def task(target: WebTarget) -> Task:
-        interface = config.interface_of(target)
-
-        def run() -> list[Row]:
+        def run(interface: str) -> list[Row]:
             return [fetch(target, around.boottime_ms, interface=interface)]
 
-        key: dict[str, Value] = {"target": target.target}
-        return Task(
-            f"web {target.target}", target.every_s * 1000, _unless_scanning("web", key, target, config, around, run)
-        )
+        return _bound("web", target, config, around, run)
 
     return [task(target) for target in config.web]
 
 
-def _unless_scanning(
-    kind: str, key: dict[str, Value], test: Bound, config: Config, around: Surroundings, run: Callable[[], list[Row]]
-) -> Callable[[], list[Row]]:
-    """Return `run`, or where `test` is bound to a modem, what runs it only while that modem is not scanning.
+def _bound(
+    kind: str,
+    test: PathTarget | DnsQuery | WebTarget,
+    config: Config,
+    around: Surroundings,
+    run: Callable[[str], list[Row]],
+) -> Task:
+    """Return the task that runs a test over the interface it is bound to, unless that is a modem's that is scanning.
 
     A scan stops the modem's data: what is lost then is not the network's loss.
     """
-    modem = next((modem for modem in config.modem if modem.name == test.modem), None)
-    if modem is None:
-        return run
-    shared = around.modem(modem)
-    values: dict[str, Value] = key | {
-        "modem": modem.name,
-        "outcome": "not_measured",
-        "reason": "the modem is scanning for operators",
-    }
-    return lambda: [Row(kind, around.boottime_ms(), values)] if shared.scanning else run()
+    interface = config.interface_of(test)
+    carriers = [around.modem(modem) for modem in config.modem if interface and modem.interface == interface]
+    named = who(kind, test, interface)
+    resting: dict[str, Value] = {"outcome": "not_measured", "reason": "the modem is scanning for operators"}
+
+    def guarded() -> list[Row]:
+        if any(modem.scanning for modem in carriers):
+            return [Row(kind, around.boottime_ms(), named | resting)]
+        return run(interface)
+
+    return Task(" ".join([kind, *map(str, named.values())]), test.every_s * 1000, guarded)
 
 
 def _radio(config: Config, around: Surroundings) -> list[Task]:

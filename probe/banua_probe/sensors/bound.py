@@ -6,6 +6,10 @@ import select
 import socket
 from typing import Any, Final
 
+from banua_probe.config import Bound
+from banua_probe.errors import ProbeError
+from banua_wire.fields import BY_KIND, Value
+
 NEVER_LEFT: Final = frozenset(
     {
         errno.EACCES,
@@ -23,7 +27,17 @@ NEVER_LEFT: Final = frozenset(
 
 
 class NeverLeftError(OSError):
-    """Nothing left this machine: no route, no such interface, not permitted; `strerror` says which."""
+    """Of one socket: nothing left this machine, no route, no such interface, not permitted; `strerror` says which."""
+
+
+class NotSentError(ProbeError):
+    """Of a whole train or trace: nothing left this machine, and it is not measured; the message says why."""
+
+
+def who(kind: str, test: Bound, interface: str) -> dict[str, Value]:
+    """Return what names a row of `test`: the key columns of `kind`, and the interface; what is empty is absent."""
+    named = {name: getattr(test, name) for name in BY_KIND[kind].key} | {"interface": interface}
+    return {name: text for name, text in named.items() if text}
 
 
 def bind_to(sock: socket.socket, interface: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from banua_probe.config import DnsQuery
-from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within
+from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within, who
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
@@ -182,9 +182,7 @@ def ask(query: DnsQuery, boottime_ms: Callable[[], int], *, interface: str = "",
     Nothing raises: what goes wrong is in the row, with its reason.
     """
     started_ms = boottime_ms()
-    values: dict[str, Value] = {"name": query.name, "resolver": query.resolver}
-    values |= {"modem": query.modem} if query.modem else {}
-    values |= {"interface": interface} if interface else {}
+    values = who("dns", query, interface)
     try:
         values |= _ask(query, interface, timeout_s)
     except DnsError as error:

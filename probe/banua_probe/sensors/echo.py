@@ -2,7 +2,6 @@
 
 import socket
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -124,13 +123,3 @@ def _trip_ns(echo: _Echo) -> tuple[int | None, bool]:
     by_kernel = echo.rx_stamp_ns - echo.tx_stamp_ns
     believed = by_kernel > 0 and abs(by_kernel - by_program) <= MAX_STEP_NS
     return (by_kernel, True) if believed else (by_program, False)
-
-
-def padded(token: bytes, payload_bytes: int) -> bytes:
-    """Return a payload of that size that begins with `token`."""
-    return token + bytes(max(payload_bytes - len(token), 0))
-
-
-def source_of(rtts: Sequence[float | None], *, all_by_kernel: bool) -> str:
-    """Return the train's `timestamp_source`: the weaker one as soon as any received time is the program's own."""
-    return "kernel" if all_by_kernel and any(rtt is not None for rtt in rtts) else "user"

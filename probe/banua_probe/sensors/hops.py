@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from banua_probe.config import PathTarget
+from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.course import Hop
-from banua_probe.sensors.traceroute import NotSentError, Trace, trace
+from banua_probe.sensors.traceroute import Trace, trace
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row

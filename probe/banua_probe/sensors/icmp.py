@@ -15,9 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from banua_probe.sensors.bound import NEVER_LEFT, bind_to
-from banua_probe.sensors.echo import TOKEN_BYTES, Ledger, padded, parse_reply, parse_stamp, request, source_of
-from banua_probe.sensors.icmp_error import ORIGIN_ICMP, ORIGIN_ICMP6, answer_name, parse_extended_error
+from banua_probe.sensors.bound import NEVER_LEFT, NotSentError, bind_to
+from banua_probe.sensors.echo import TOKEN_BYTES, Ledger, parse_reply, parse_stamp, request
+from banua_probe.sensors.icmp_error import (
+    ORIGIN_ICMP,
+    ORIGIN_ICMP6,
+    ORIGIN_TIMESTAMPING,
+    RECVERR,
+    answer_name,
+    parse_extended_error,
+)
 
 ADVICE: Final = (
     'not permitted; sudo sysctl -w net.ipv4.ping_group_range="0 2147483647" permits it until the next start, '
@@ -27,10 +34,6 @@ ADVICE: Final = (
 _SO_TIMESTAMPING: Final = 37
 _STAMPING: Final = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 7 | 1 << 11
 """Software stamps of sending and receiving, reported, with a running number (OPT_ID) and nothing else (OPT_TSONLY)."""
-_ORIGIN_TIMESTAMPING: Final = 4
-_NUMBER: Final = struct.Struct("=I")
-_NUMBER_AT: Final = 12
-"""Where `ee_data`, the running number, stands in sock_extended_err."""
 _RAW_LEVEL: Final = 255
 _ICMP_FILTER: Final = 1
 _ANCILLARY: Final = 512
@@ -41,8 +44,6 @@ _SETTLE_S: Final = 0.02
 _AT_ONCE: Final = 1000
 """Most messages taken in before the clock is looked at again."""
 _PROTOCOL: Final = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
-_ERRORS: Final = {socket.AF_INET: (socket.SOL_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
-"""Level and number of IP_RECVERR and IPV6_RECVERR."""
 _TTL: Final = {socket.AF_INET: (socket.SOL_IP, 12, 2), socket.AF_INET6: (socket.IPPROTO_IPV6, 51, 52)}
 """Level, option and kind of ancillary data: IP_RECVTTL and IP_TTL, IPV6_RECVHOPLIMIT and IPV6_HOPLIMIT."""
 
@@ -54,10 +55,6 @@ class NotPermitted(Exception):  # noqa: N818 (a condition of the machine, named 
 
     def __init__(self) -> None:
         super().__init__("ICMP not permitted")
-
-
-class NotSent(Exception):  # noqa: N818 (as above)
-    """Nothing left this machine; the message says why: no route, no such interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ def open_socket(family: socket.AddressFamily, open_: Open = socket.socket) -> so
             return open_(family, kind, _PROTOCOL[family])
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EPROTONOSUPPORT):
-                raise NotSent(f"not sent: {error.strerror}") from error
+                raise NotSentError(f"not sent: {error.strerror}") from error
     raise NotPermitted
 
 
@@ -91,7 +88,7 @@ def permitted(open_: Open = socket.socket) -> bool:
     """Say whether this process may send ICMP echo requests."""
     try:
         open_socket(socket.AF_INET, open_).close()
-    except (NotPermitted, NotSent):
+    except (NotPermitted, NotSentError):
         return False
     return True
 
@@ -109,7 +106,7 @@ def run_train(
 ) -> Train:
     """Send one request and wait for its reply, then `count` more, one each `interval_s`, without waiting in between.
 
-    A reply counts within `timeout_s` of its request. NotPermitted, or NotSent when not even the first request left.
+    A reply counts within `timeout_s` of its request. NotPermitted, or NotSentError when not even the first one left.
     """
     with open_socket(family, open_) as sock:
         exchange = _Exchange(sock, family, payload_bytes, round(timeout_s * 1e9))
@@ -131,14 +128,14 @@ class _Exchange:
     def __init__(self, sock: socket.socket, family: socket.AddressFamily, payload_bytes: int, timeout_ns: int) -> None:
         self._sock, self._family = sock, family
         self._token = secrets.token_bytes(TOKEN_BYTES)
-        self._payload = padded(self._token, payload_bytes)
+        self._payload = self._token.ljust(payload_bytes, b"\0")
         self._ledger = Ledger(timeout_ns)
         self._ident = 0
         self._ttl: int | None = None
         self._instead = self._ended = ""
 
     def prepare(self, address: str, interface: str) -> None:
-        """Bind and connect the socket and ask for what it is to tell; NotSent where that fails."""
+        """Bind and connect the socket and ask for what it is to tell; NotSentError where that fails."""
         sock, raw = self._sock, self._sock.type == socket.SOCK_RAW
         try:
             bind_to(sock, interface)
@@ -146,18 +143,18 @@ class _Exchange:
                 sock.setsockopt(_RAW_LEVEL, _ICMP_FILTER, struct.pack("=I", ~(1 << 0) & 0xFFFFFFFF))
             level, option, _ = _TTL[self._family]
             sock.setsockopt(level, option, 1)
-            sock.setsockopt(*_ERRORS[self._family], 1)
+            sock.setsockopt(*RECVERR[self._family], 1)
             with contextlib.suppress(OSError):  # an old kernel: the program's own times have to do
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMPING)
             sock.connect((address, 0))
         except OSError as error:
-            raise NotSent(f"not sent: {error.strerror}") from error
+            raise NotSentError(f"not sent: {error.strerror}") from error
         self._ident = secrets.randbelow(2**16) if raw else int(sock.getsockname()[1])
         sock.setblocking(False)
         time.sleep(_SETTLE_S)
 
     def send(self) -> bool:
-        """Send the next request; False when it could not be sent, NotSent when it was the first."""
+        """Send the next request; False when it could not be sent, NotSentError when it was the first."""
         message = request(self._family, self._ident, self._ledger.sent, self._payload)
         for last_try in (False, False, True):
             at_ns = time.monotonic_ns()
@@ -176,7 +173,7 @@ class _Exchange:
 
     def _refused(self, error: OSError) -> None:
         if not self._ledger.sent:
-            raise NotSent(f"not sent: {error.strerror}") from error
+            raise NotSentError(f"not sent: {error.strerror}") from error
         self._ended = f"not sent: {error.strerror}"
 
     def listen(self, until_ns: int = 0, *, until_all: bool = False) -> None:
@@ -213,9 +210,9 @@ class _Exchange:
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPING):
                 stamp_ns = parse_stamp(data)
-            elif (level, kind) == _ERRORS[self._family] and (error := parse_extended_error(data)):
-                if error.origin == _ORIGIN_TIMESTAMPING and stamp_ns is not None and len(data) >= _NUMBER_AT + 4:
-                    self._ledger.stamp(_NUMBER.unpack_from(data, _NUMBER_AT)[0], stamp_ns)
+            elif (level, kind) == RECVERR[self._family] and (error := parse_extended_error(data)):
+                if error.origin == ORIGIN_TIMESTAMPING and stamp_ns is not None:
+                    self._ledger.stamp(error.data, stamp_ns)
                 elif error.origin in (ORIGIN_ICMP, ORIGIN_ICMP6):
                     what = answer_name(error.type, error.code, ipv6=self._family == socket.AF_INET6)
                     self._instead = f"{what.replace('_', ' ')} from {error.offender}"
@@ -238,7 +235,7 @@ class _Exchange:
         rtts, all_by_kernel = self._ledger.rtts_us()
         return Train(
             rtts,
-            source_of(rtts, all_by_kernel=all_by_kernel),
+            "kernel" if all_by_kernel else "user",
             self._ttl,
             self._ledger.duplicates,
             self._ledger.late,

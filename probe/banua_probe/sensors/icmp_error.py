@@ -9,6 +9,10 @@ from typing import Final
 ORIGIN_LOCAL: Final = 1
 ORIGIN_ICMP: Final = 2
 ORIGIN_ICMP6: Final = 3
+ORIGIN_TIMESTAMPING: Final = 4
+
+RECVERR: Final = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+"""Level and number of the options IP_RECVERR and IPV6_RECVERR, which Python does not name."""
 
 _FIXED: Final = struct.Struct("=IBBBBII")
 """ee_errno, ee_origin, ee_type, ee_code, ee_pad, ee_info, ee_data; the offender's sockaddr follows."""
@@ -51,14 +55,16 @@ class ExtendedError:
     info: int
     offender: str | None
     """Address of who sent the ICMP message."""
+    data: int = 0
+    """Number of the packet, where the entry is a time stamp."""
 
 
 def parse_extended_error(data: bytes) -> ExtendedError | None:
     """Return the error that the ancillary data of IP_RECVERR or IPV6_RECVERR holds, None if it is too short for one."""
     if len(data) < _FIXED.size:
         return None
-    errno, origin, kind, code, _, info, _ = _FIXED.unpack_from(data)
-    return ExtendedError(errno, origin, kind, code, info, _offender(data[_FIXED.size :]))
+    errno, origin, kind, code, _, info, number = _FIXED.unpack_from(data)
+    return ExtendedError(errno, origin, kind, code, info, _offender(data[_FIXED.size :]), number)
 
 
 def _offender(sockaddr: bytes) -> str | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from banua_probe.config import PathTarget
-from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within
-from banua_probe.sensors.icmp import NotPermitted, NotSent, Train, run_train
+from banua_probe.sensors.bound import NeverLeftError, NotSentError, bind_to, connect_within, who
+from banua_probe.sensors.icmp import NotPermitted, Train, run_train
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
@@ -44,9 +44,7 @@ def measure(target: PathTarget, boottime_ms: Callable[[], int], interface: str =
     """
     tools = tools or Tools()
     started_ms = boottime_ms()
-    values: dict[str, Value] = {"target": target.target, "method": target.method}
-    values |= {"modem": target.modem} if target.modem else {}
-    values |= {"interface": interface} if interface else {}
+    values = who("path", target, interface)
     try:
         address = _address(target, tools.resolve)
         values["address"] = address[0]
@@ -54,7 +52,7 @@ def measure(target: PathTarget, boottime_ms: Callable[[], int], interface: str =
         values |= by_method(target, address, interface, tools)
     except _Unresolved as error:
         values |= {"outcome": "failed", "reason": str(error)}
-    except (NotPermitted, NotSent) as error:
+    except (NotPermitted, NotSentError) as error:
         values |= {"outcome": "not_measured", "reason": str(error)}
     return Row("path", started_ms, within_dictionary("path", values))
 
@@ -93,7 +91,7 @@ def _by_tcp(target: PathTarget, address: Address, interface: str, tools: Tools) 
         except OSError as error:
             reason = f"not sent: {error.strerror}"
             if not rtts:
-                raise NotSent(reason) from error
+                raise NotSentError(reason) from error
             return train_values(rtts, "user", reason, stopped=True)
     return train_values(rtts, "user", "no connect succeeded")
 

@@ -16,13 +16,13 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
-from banua_probe.errors import ProbeError
-from banua_probe.sensors.bound import bind_to
+from banua_probe.sensors.bound import NotSentError, bind_to
 from banua_probe.sensors.course import Course, Hop, Limits, Reply, follow
 from banua_probe.sensors.icmp_error import (
     ORIGIN_ICMP,
     ORIGIN_ICMP6,
     ORIGIN_LOCAL,
+    RECVERR,
     TOO_BIG,
     ExtendedError,
     answer_name,
@@ -37,10 +37,6 @@ _TRACE_PAYLOAD: Final = bytes(32)
 _FULL_TTL: Final = 64
 _QUEUE_BYTES: Final = MAX_BYTES
 _ANCILLARY_BYTES: Final = 512
-
-
-class NotSentError(ProbeError):
-    """Nothing left this machine: no route, no such interface, not permitted; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +64,8 @@ class _Family:
 
 
 _FAMILIES: Final = {
-    socket.AF_INET: _Family(socket.IPPROTO_IP, 11, 10, socket.IP_TTL, 20 + 8, ORIGIN_ICMP),
-    socket.AF_INET6: _Family(socket.IPPROTO_IPV6, 25, 23, socket.IPV6_UNICAST_HOPS, 40 + 8, ORIGIN_ICMP6),
+    socket.AF_INET: _Family(*RECVERR[socket.AF_INET], 10, socket.IP_TTL, 20 + 8, ORIGIN_ICMP),
+    socket.AF_INET6: _Family(*RECVERR[socket.AF_INET6], 23, socket.IPV6_UNICAST_HOPS, 40 + 8, ORIGIN_ICMP6),
 }
 
 
@@ -186,7 +182,7 @@ def _from_queue(sock: socket.socket) -> ExtendedError | None:
         _, ancillary, _, _ = sock.recvmsg(_QUEUE_BYTES, _ANCILLARY_BYTES, socket.MSG_ERRQUEUE)
     except OSError:
         return None
-    by_option = {(family.level, family.recverr) for family in _FAMILIES.values()}
+    by_option = set(RECVERR.values())
     data = next((data for level, option, data in ancillary if (level, option) in by_option), b"")
     return parse_extended_error(data)
 

@@ -7,7 +7,6 @@ lookup and has none.
 """
 
 import contextlib
-import ipaddress
 import re
 import socket
 import ssl
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from banua_probe.config import WebTarget
-from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within
+from banua_probe.config import WebTarget, is_address
+from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within, who
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import MAX_TEXT, Value
 from banua_wire.rows import Row
@@ -225,9 +224,7 @@ def fetch(
     Nothing raises: what goes wrong is in the row, with its phase and reason.
     """
     started_ms = boottime_ms()
-    values: dict[str, Value] = {"target": target.target}
-    values |= {"modem": target.modem} if target.modem else {}
-    values |= {"interface": interface} if interface else {}
+    values = who("web", target, interface)
     try:
         _Request(target, interface, resolve, limits or Limits(), values).run()
     except NeverLeftError as error:
@@ -277,7 +274,7 @@ class _Request:
             found = _within(self._clock.left_s(), lambda: self._resolve(self._host, port))
             if not found:
                 raise WebError("name without an address")
-            if not _is_address(self._host):
+            if not is_address(self._host):
                 self._values["dns_us"] = self._clock.phase_us()
         others = sorted(found[1:], key=lambda each: each[0] == found[0][0])
         return [*found[:1], *others][:_MAX_ADDRESSES]
@@ -418,14 +415,6 @@ def _within(timeout_s: float, resolve: Callable[[], list[Any]]) -> list[Any]:
 
     threading.Thread(target=work, name="web resolve", daemon=True).start()
     return future.result(timeout_s)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _connect(family: int, address: Any, interface: str, timeout_s: float) -> socket.socket:

@@ -27,8 +27,8 @@ from banua_probe.sensors.icmp_error import (
 )
 
 ADVICE: Final = (
-    'not permitted; sudo sysctl -w net.ipv4.ping_group_range="0 2147483647" permits it until the next start, '
-    "that line in a file in /etc/sysctl.d/ for good"
+    'not permitted; until the next start: sudo sysctl -w net.ipv4.ping_group_range="0 2147483647"; '
+    "for good: the line net.ipv4.ping_group_range = 0 2147483647 in /etc/sysctl.d/banua.conf"
 )
 
 _SO_TIMESTAMPING: Final = 37

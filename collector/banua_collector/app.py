@@ -15,7 +15,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from banua_collector.clock import wall_ms
-from banua_collector.config import Config, Influx, read_secret
+from banua_collector.config import Config, Database, Influx, read_secret
 from banua_collector.db import migrate, open_engine, reading
 from banua_collector.errors import CollectorError
 from banua_collector.ingest import Ingest
@@ -28,7 +28,9 @@ from banua_collector.web.app import make_app
 LOG: Final = logging.getLogger("banua_collector")
 IDLE_S: Final = 0.2
 HOLD_S: Final = (1.0, 60.0)
-"""How long the projection waits after a refusal: doubling, without an end to trying."""
+"""How long the projection waits after a failure: doubling, without an end to trying."""
+CLAIMED_S: Final = 1.0
+"""How long a probe is left alone whose work another process has claimed."""
 
 
 def crash_point() -> Callable[[str], None]:
@@ -56,7 +58,11 @@ class Hold:
 
 
 class ProjectionLoop(threading.Thread):
-    """Runs the projection in a thread of its own until `stop` is set; a refusal holds, for ever if need be."""
+    """Runs the projection in a thread of its own until `stop` is set; it waits for the target, for ever if need be.
+
+    What fails holds its probe, longer each time, and everything for a moment: a target that is away fails with every
+    probe and is asked ever less often; a probe whose work alone fails leaves the others their turn.
+    """
 
     def __init__(self, engine: Engine, projection: InfluxProjection, metrics: Metrics) -> None:
         """Prepare; `start` begins."""
@@ -64,12 +70,12 @@ class ProjectionLoop(threading.Thread):
         self._engine, self._projection, self._metrics = engine, projection, metrics
         self.stop = threading.Event()
         self._held: dict[int | None, Hold] = {}  # by probe; None: looking for work failed itself
+        self._failed_in_a_row: set[int | None] = set()
 
     def run(self) -> None:
         """Project until told to stop."""
         while not self.stop.is_set():
             now = time.monotonic()
-            written, deleted = self._projection.points_written, self._projection.ranges_deleted
             probe_id = None
             try:
                 probe_id = self._projection.next_probe(
@@ -77,34 +83,42 @@ class ProjectionLoop(threading.Thread):
                 )
                 if probe_id is None:
                     self._tell()
+                    self._held.pop(None, None)
                     self.stop.wait(IDLE_S)
+                elif self._projection.project(probe_id):
+                    self._done(probe_id)
                 else:
-                    self._projection.project(probe_id)
-                self._held.pop(probe_id, None)
+                    self._held[probe_id] = Hold(now + CLAIMED_S, 0, "")
             except TargetUnavailableError as error:
                 self._metrics.projection_errors.labels("target").inc()
-                self._hold(probe_id, str(error))
+                self._hold(probe_id, str(error), error.retry_after_s or 0)
             except Exception:  # whatever it is, the journal keeps the work
                 self._metrics.projection_errors.labels("internal").inc()
                 LOG.exception("projection failed")
                 self._hold(probe_id, "projection failed: see the log")
-            self._metrics.points_written.inc(self._projection.points_written - written)
-            self._metrics.ranges_deleted.inc(self._projection.ranges_deleted - deleted)
+            self._metrics.projected(self._projection)
 
     @property
     def failure(self) -> str:
         """What keeps some of the work from being written; empty when nothing does."""
         if not self.is_alive():
             return "the projection has ended"
-        return next((hold.why for hold in list(self._held.values())), "")
+        return next((hold.why for hold in list(self._held.values()) if hold.why), "")
 
-    def _hold(self, probe_id: int | None, why: str) -> None:
-        """Leave one probe's work alone for a while, longer each time; the others go on."""
+    def _done(self, probe_id: int) -> None:
+        if len(self._failed_in_a_row) > 1:  # it was the target, and that is back: all may try again
+            self._held.clear()
+        self._failed_in_a_row.clear()
+        self._held.pop(probe_id, None)
+
+    def _hold(self, probe_id: int | None, why: str, at_least_s: float = 0) -> None:
         before = self._held.get(probe_id)
-        wait = HOLD_S[0] if before is None else min(before.wait * 2, HOLD_S[1])
+        wait = max(HOLD_S[0], at_least_s) if before is None else min(max(before.wait * 2, HOLD_S[0]), HOLD_S[1])
         self._held[probe_id] = Hold(time.monotonic() + wait, wait, why)
-        LOG.warning("%s; next try in %.0f s", why, wait)
-        self.stop.wait(HOLD_S[0])
+        self._failed_in_a_row.add(probe_id)
+        pause = max(min(HOLD_S[0] * 2.0 ** (len(self._failed_in_a_row) - 1), HOLD_S[1]), at_least_s)
+        LOG.warning("%s; next try in %.0f s", why, pause)
+        self.stop.wait(pause)
 
     def _tell(self) -> None:
         with reading(self._engine) as conn:
@@ -116,7 +130,7 @@ class ProjectionLoop(threading.Thread):
 def run(config: Config) -> int:
     """Run the collector that `config` describes until SIGTERM or SIGINT; CollectorError tells what prevents it."""
     logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-    engine = open_engine(config.database.url)
+    engine = engine_of(config.database)
     migrate(engine)
     with engine.begin() as conn:
         load_villages(conn)
@@ -132,6 +146,11 @@ def run(config: Config) -> int:
             loop.stop.set()
             loop.join(timeout=40)
     return 0
+
+
+def engine_of(database: Database) -> Engine:
+    """Return the configured database, opened."""
+    return open_engine(database.url, database.password())
 
 
 def influx_target(influx: Influx) -> InfluxTarget:
@@ -153,7 +172,7 @@ def _web(config: Config, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop 
         reasons = [] if ingest.connected else [ingest.failure or "not connected to the broker yet"]
         return [*reasons, *([loop.failure] if loop is not None and loop.failure else [])]
 
-    pages = open_engine(config.database.url)  # readers never wait for, or use up, the connections that ingest needs
+    pages = engine_of(config.database)  # readers never wait for, or use up, the connections that ingest needs
     app = make_app(pages, metrics, healthy=list, ready=ready, now_ms=wall_ms)
     server = uvicorn.Server(
         uvicorn.Config(app, host=config.web.host, port=config.web.port, log_level="warning", access_log=False)

@@ -44,19 +44,26 @@ def anchors_of(conn: Connection, probe_id: int, boot_id: bytes, *, but: int | No
     return in_order(Anchor(*row) for row in conn.execute(found))
 
 
-def born(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int) -> list[bytes]:
-    """Note that a boot has connected; return the boots that this proves to be live clones, now held."""
+def born(conn: Connection, probe_id: int, boot_id: bytes, came_ms: int) -> list[bytes]:
+    """Note that a boot connected at `came_ms`; return the boots that this proves to be live clones, now held.
+
+    Several collectors may get to births in another order than they came in, so their arrival counts.
+    """
     row = boot_row(conn, probe_id, boot_id)
     if row is None:
-        _insert(conn, probe_id, boot_id, now_ms, first_birth_ms=now_ms)
+        _insert(conn, probe_id, boot_id, came_ms, first_birth_ms=came_ms)
         return []
     if row.first_birth_ms is None:
-        conn.execute(update(boots).where(boots.c.id == row.id).values(first_birth_ms=now_ms))
+        conn.execute(update(boots).where(boots.c.id == row.id).values(first_birth_ms=came_ms))
         return []
     newer = conn.execute(
-        select(boots).where(boots.c.probe_id == probe_id, boots.c.first_birth_ms > row.first_birth_ms)
+        select(boots).where(
+            boots.c.probe_id == probe_id,
+            boots.c.first_birth_ms > row.first_birth_ms,
+            boots.c.first_birth_ms < came_ms,
+        )
     ).all()
-    return _hold(conn, probe_id, [row, *newer], now_ms, "connects again after a newer boot did") if newer else []
+    return _hold(conn, probe_id, [row, *newer], came_ms, "connects again after a newer boot did") if newer else []
 
 
 def batch_came(conn: Connection, probe_id: int, boot_id: bytes, span: Span, now_ms: int) -> bool:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from banua_collector import app, db, registry
@@ -50,18 +50,13 @@ def _answer(args: Args) -> Answer:
     config = load(args.config)
     if args.command == "check-config":
         return f"{args.config}: ok"
-    engine = _database(config.database.url)
+    engine = app.engine_of(config.database)
+    db.migrate(engine)
     try:
         with engine.begin() as conn:
             return COMMANDS[args.command](conn, args)
     finally:
         engine.dispose()
-
-
-def _database(url: str) -> Engine:
-    engine = db.open_engine(url)
-    db.migrate(engine)
-    return engine
 
 
 # --- villages and places ---------------------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ def _details(args: Args) -> registry.Details:
 
 
 def _due(conn: Connection, affected: Affected) -> str:
-    return f"{journalling.mark_range(conn, affected)} batches are written anew"
+    return f"{journalling.mark_range(conn, affected, wall_ms())} batches are written anew"
 
 
 # --- probes ----------------------------------------------------------------------------------------------------------
@@ -235,7 +230,7 @@ def _probes_assign(conn: Connection, args: Args) -> Answer:
     found = [boot_id for boot_id in known if boot_id.hex().startswith(args.boot.lower())]
     if len(found) != 1:
         raise RegistryError(f"probe {args.name} has {len(found)} boots that begin with {args.boot!r:.40}")
-    journalling.assign_boot(conn, probe.id, found[0], args.standing)
+    journalling.assign_boot(conn, probe.id, found[0], args.standing, wall_ms())
     return f"boot {found[0].hex()} of probe {args.name} is {args.standing}"
 
 

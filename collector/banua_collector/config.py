@@ -24,11 +24,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from banua_collector.db import database_file
+from banua_collector.db import POSTGRESQL, check_url
 from banua_collector.errors import ConfigError, DatabaseError
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _LOOPBACK: Final = "localhost, 127.0.0.1, ::1"
+_VERIFIED: Final = "verify-full"
 _FOLDER: Final = "folder"  # where relative paths start, in the validation context
 
 
@@ -96,11 +97,20 @@ def _web_address(value: str) -> str:
 
 
 def _database_url(value: str, info: ValidationInfo) -> str:
+    """Return the address with a whole path, or, over a network, with the server's certificate verified."""
     folder: Path = (info.context or {})[_FOLDER]
     try:
-        return f"sqlite:///{folder / database_file(value)}"
+        url = check_url(value)
     except DatabaseError as error:
         raise ValueError(str(error)) from None
+    if url.get_backend_name() != POSTGRESQL:
+        return f"sqlite:///{folder / str(url.database)}"
+    if url.host and not is_loopback(url.host):
+        mode = url.query.get("sslmode", _VERIFIED)
+        if mode != _VERIFIED:
+            raise ValueError(f"sslmode {mode!r} is allowed only when the host is this machine; use {_VERIFIED}")
+        url = url.update_query_dict({"sslmode": _VERIFIED})
+    return url.render_as_string(hide_password=False)
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -118,6 +128,22 @@ class Database(_Section):
     """Where the journal is kept; by default ``banua.sqlite`` in the state folder."""
 
     url: Annotated[str, AfterValidator(_database_url)]
+    password_file: SecretFile | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.password_file is not None and not self.is_server:
+            raise _SectionError([("password_file", "is of no use with SQLite")])
+        return self
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a PostgreSQL, which several collectors may share."""
+        return self.url.startswith(POSTGRESQL)
+
+    def password(self) -> str | None:
+        """Return the password to log in with, None when there is none."""
+        return None if self.password_file is None else read_secret(self.password_file)
 
 
 class Broker(_Section):
@@ -132,6 +158,7 @@ class Broker(_Section):
     username: Text | None = None
     password_file: SecretFile | None = None
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    share: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -196,6 +223,12 @@ class Config(_Section):
     web: Web = Web()
     limits: Limits = Limits()
 
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.broker.share is not None and not self.database.is_server:
+            raise _SectionError([("broker.share", "needs PostgreSQL: SQLite serves one collector")])
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _usual_database(cls, data: object) -> object:
@@ -241,6 +274,8 @@ def _broker_problems(broker: Broker) -> Iterator[tuple[str, str]]:
     if (broker.cert_file is None) != (broker.key_file is None):
         given, other = ("key_file", "cert_file") if broker.cert_file is None else ("cert_file", "key_file")
         yield given, f"needs {other} beside it"
+    if broker.share is not None and broker.protocol == "3.1.1":
+        yield "share", "needs MQTT 5"
     if broker.password_file is not None and broker.username is None:
         yield "password_file", "needs username beside it"
 
@@ -251,6 +286,7 @@ _MESSAGES: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
     "int_type": lambda details: f"{_shown(details)} is not a whole number",
     "string_type": lambda details: f"{_shown(details)} is not a text",
     "string_too_short": lambda _: "is empty",
+    "string_pattern_mismatch": lambda details: f"{_shown(details)} is not 1 to 32 of a–z, 0–9 and '-'",
     "bool_type": lambda details: f"{_shown(details)} is not true or false",
     "literal_error": lambda details: f"{_shown(details)} is not one of {details['ctx']['expected']}",
     "model_type": lambda details: f"{_shown(details)} is not a section",

@@ -1,32 +1,36 @@
-"""Opens the database and brings it to this version's schema.
+"""Opens the database, SQLite or PostgreSQL, and brings it to this version's schema: all that differs between the two.
 
-SQLite in WAL mode with synchronous=FULL: what is committed is on the disk. ``engine.begin()`` takes the write lock at
-once (BEGIN IMMEDIATE), so a writer waits for its turn before it has read anything and never fails half way. A reader
-says that it is one, ``with reading(engine) as conn``, and then needs no lock: it sees one committed state and holds
-nobody up.
+What is committed is on the disk: SQLite in WAL mode with synchronous=FULL, PostgreSQL with synchronous_commit on.
+Whoever writes for a probe holds that probe's lock first (`lock_probes`): on PostgreSQL its row, on SQLite the one write
+lock, which ``engine.begin()`` takes at once (BEGIN IMMEDIATE). A reader says that it is one, ``with reading(engine) as
+conn``, and then needs no lock: it sees one committed state and holds nobody up.
 """
 
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from banua_collector.clock import wall_ms
+from banua_collector.clock import month_span, wall_ms
 from banua_collector.errors import DatabaseError
-from banua_collector.tables import journal
+from banua_collector.tables import journal, probes
 
 JOURNAL_ID_BYTES: Final = 8
 BUSY_TIMEOUT_MS: Final = 10_000
-"""How long a writer waits for another one."""
+"""How long a writer of SQLite waits for another one."""
+POSTGRESQL: Final = "postgresql"
+_SQLITE: Final = "sqlite"
 _READS: Final = "banua_reads"
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
@@ -34,31 +38,57 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
 )
+_SERVER: Final[dict[str, Any]] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "application_name": "banua-collector",
+    "options": "-c synchronous_commit=on -c timezone=UTC",
+}
+"""How PostgreSQL is spoken to: a server that is gone is noticed, a commit is durable whatever the role's default."""
+_ALONE: Final = 6_301_0001
+"""The advisory lock of whoever migrates."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def open_engine(url: str) -> Engine:
-    """Return the engine for ``sqlite:///FILE``; the file is made with mode 0600, a missing folder with 0700."""
-    _make_file(database_file(url))
-    engine = create_engine(url)
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
+# --- open ------------------------------------------------------------------------------------------------------------
+
+
+def open_engine(url: str, password: str | None = None) -> Engine:
+    """Return the engine for ``sqlite:///FILE`` or ``postgresql://USER@HOST[:PORT]/NAME``.
+
+    An SQLite file is made with mode 0600, a missing folder with 0700. DatabaseError when `url` is neither.
+    """
+    parsed = check_url(url)
+    if parsed.get_backend_name() == POSTGRESQL:
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg", password=password), connect_args=_SERVER, pool_pre_ping=True
+        )
+        event.listen(engine, "begin", _on_begin_postgresql)
+        return engine
+    _make_file(Path(str(parsed.database)))
+    engine = create_engine(parsed)
+    event.listen(engine, "connect", _on_connect_sqlite)
+    event.listen(engine, "begin", _on_begin_sqlite)
     return engine
 
 
-def database_file(url: str) -> Path:
-    """Return the file that `url` names; DatabaseError when it is not ``sqlite:///FILE``."""
+def check_url(url: str) -> URL:
+    """Return `url` in its parts; DatabaseError when it is no database that can be used, or holds a password."""
     try:
         parsed = make_url(url)
     except ArgumentError:
         parsed = None
-    if parsed is None or parsed.drivername != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise DatabaseError(f"{url!r:.200} is not sqlite:///FILE")
-    return Path(str(parsed.database))
+    if parsed is not None and parsed.drivername == _SQLITE and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    if parsed is not None and parsed.drivername == POSTGRESQL and parsed.database and parsed.username:
+        if parsed.password is not None:
+            raise DatabaseError("the address holds a password; put it into a file and name it in password_file")
+        return parsed
+    raise DatabaseError(f"{url!r:.200} is not sqlite:///FILE or postgresql://USER@HOST[:PORT]/NAME")
 
 
 def reading(engine: Engine) -> Connection:
-    """Return a connection that reads one consistent state without the write lock; writing through it is refused."""
+    """Return a connection that reads one consistent state without a lock; writing through it is refused."""
     return engine.connect().execution_options(**{_READS: True})
 
 
@@ -67,6 +97,8 @@ def migrate(engine: Engine, now_ms: Callable[[], int] = wall_ms) -> None:
     config = AlembicConfig()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with engine.begin() as conn:
+        if is_postgresql(conn):
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
         config.attributes["connection"] = conn
         try:
             command.upgrade(config, "head")
@@ -81,6 +113,84 @@ def new_journal_id() -> bytes:
     return secrets.token_bytes(JOURNAL_ID_BYTES)
 
 
+# --- what the two say differently ------------------------------------------------------------------------------------
+
+
+def is_postgresql(conn: Connection) -> bool:
+    """Say whether `conn` speaks to PostgreSQL."""
+    return conn.dialect.name == POSTGRESQL
+
+
+def insert_or(conn: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that can say ON CONFLICT."""
+    return postgresql.insert(table) if is_postgresql(conn) else sqlite.insert(table)
+
+
+def lock_probes(conn: Connection, probe_ids: Iterable[int]) -> None:
+    """Hold the probes' locks until the transaction ends, taken in one order: nobody else writes for them meanwhile."""
+    if is_postgresql(conn):
+        wanted = select(probes.c.id).where(probes.c.id.in_(sorted(set(probe_ids)))).order_by(probes.c.id)
+        conn.execute(wanted.with_for_update(key_share=True)).all()
+
+
+class Claim:
+    """One probe's work at one projection, taken by one process: on PostgreSQL a lock that dies with its connection.
+
+    SQLite serves one collector, so there is nobody to keep out.
+    """
+
+    def __init__(self, engine: Engine, projection: str, probe_id: int) -> None:
+        self._engine, self._key = engine, {"space": _claim_space(projection), "probe": probe_id}
+        self._conn: Connection | None = None
+
+    def take(self) -> bool:
+        """Take it, without waiting; False when another process has it."""
+        if self._engine.dialect.name != POSTGRESQL:
+            return True
+        self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if self._conn.execute(text("SELECT pg_try_advisory_lock(:space, :probe)"), self._key).scalar_one():
+            return True
+        self._conn.close()
+        self._conn = None
+        return False
+
+    def release(self) -> None:
+        """Give it back; a connection that is gone has done so already."""
+        if self._conn is None:
+            return
+        try:
+            self._conn.execute(text("SELECT pg_advisory_unlock(:space, :probe)"), self._key)
+        except SQLAlchemyError:
+            self._conn.invalidate()
+        self._conn.close()
+        self._conn = None
+
+
+def _claim_space(projection: str) -> int:
+    return int.from_bytes(projection.encode()[:3], "big")
+
+
+def ensure_month(engine: Engine, month: str) -> None:
+    """See to it that batches received in `month` (like 2026-11, UTC) have a partition; on SQLite there are none."""
+    if engine.dialect.name != POSTGRESQL:
+        return
+    name, (first, end) = partition_of(month), month_span(month)
+    with engine.begin() as conn:
+        if conn.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is None:
+            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
+            conn.execute(
+                text(f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF batches FOR VALUES FROM ({first}) TO ({end})")
+            )
+
+
+def partition_of(month: str) -> str:
+    """Return the name of the partition of `batches` for a month like 2026-11."""
+    return f"batches_{month.replace('-', '_')}"
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
 def _make_file(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,13 +203,18 @@ def _make_file(path: Path) -> None:
         raise DatabaseError(f"{path}: cannot be opened: {error.strerror}") from None
 
 
-def _on_connect(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
+def _on_connect_sqlite(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver
     for pragma in _PRAGMAS:
         connection.execute(pragma)
 
 
-def _on_begin(conn: Connection) -> None:
+def _on_begin_sqlite(conn: Connection) -> None:
     reads = conn.get_execution_options().get(_READS, False)
     conn.exec_driver_sql(f"PRAGMA query_only = {'ON' if reads else 'OFF'}")
     conn.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _on_begin_postgresql(conn: Connection) -> None:
+    if conn.get_execution_options().get(_READS, False):
+        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -9,7 +9,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import aiomqtt
@@ -17,7 +17,9 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from banua_collector import boots, journal
+from banua_collector.clock import month_of
 from banua_collector.config import Broker, Limits, read_secret
+from banua_collector.db import ensure_month, lock_probes
 from banua_collector.errors import ConfigError
 from banua_collector.metrics import Metrics
 from banua_collector.registry import Key, keys_of
@@ -49,6 +51,7 @@ class Ingest:
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._now_ms, self._checkpoint = now_ms, checkpoint
         self._queue: asyncio.Queue[tuple[Message, bool]] = asyncio.Queue(limits.queue_max)
+        self._months: set[str] = set()
         self.connected = False
         self.failure = ""
 
@@ -60,7 +63,7 @@ class Ingest:
             try:
                 async with _client(broker, version, self._limits.queue_max) as client:
                     wait = RECONNECT_S[0]
-                    await self._serve(client)
+                    await self._serve(client, _shared(broker, version))
             except (aiomqtt.MqttError, OSError, ConfigError) as error:  # files of TLS and password are read anew
                 versions = _versions(broker.protocol)
                 version = versions[(versions.index(version) + 1) % len(versions)] if not self.connected else version
@@ -71,9 +74,9 @@ class Ingest:
             await asyncio.sleep(wait)
             wait = min(wait * 2, RECONNECT_S[1])
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    async def _serve(self, client: aiomqtt.Client, prefix: str) -> None:
         for leaf in ("batch", "state"):
-            await client.subscribe(topic("+", leaf), qos=1)
+            await client.subscribe(prefix + topic("+", leaf), qos=1)
         self._set_connected(True)
         LOG.info("connected")
         both = {asyncio.create_task(self._read(client)), asyncio.create_task(self._work(client))}
@@ -120,8 +123,9 @@ class Ingest:
         """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""
         began = time.perf_counter()
         max_bytes = self._limits.quarantine_max_mb * 1_000_000
+        self._ensure_months(group)
         with self._engine.begin() as conn:
-            keys = _Keys(conn)
+            keys = _Keys(conn, (message.topic for message, _ in group))
             births = [(message, retained) for message, retained in group if message.topic.endswith("/state")]
             judged: list[Verified | Refused] = []
             for message, _ in group:
@@ -156,9 +160,19 @@ class Ingest:
             return
         if state.online:
             receipt = journal.answer_birth(
-                conn, keys.probe_id(speaker), state, retained=retained, now_ms=self._now_ms()
+                conn,
+                keys.probe_id(speaker),
+                state,
+                retained=retained,
+                came_ms=message.received_ms,
+                now_ms=self._now_ms(),
             )
             done.receipts.append((speaker, receipt))
+
+    def _ensure_months(self, group: list[tuple[Message, bool]]) -> None:
+        for month in {month_of(message.received_ms) for message, _ in group} - self._months:
+            ensure_month(self._engine, month)
+            self._months.add(month)
 
     def _set_connected(self, connected: bool) -> None:
         self.connected = connected
@@ -166,11 +180,14 @@ class Ingest:
 
 
 class _Keys:
-    """Look-ups of one group, each made once."""
+    """The probes that speak in one group, locked until its commit; what is looked up of them, once each."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, topics: Iterable[str]) -> None:
         self._conn = conn
         self._keys: dict[str, list[Key]] = {}
+        named = select(probes.c.name, probes.c.id).where(probes.c.name.in_({_speaker(each) for each in topics}))
+        self._ids = {row.name: row.id for row in conn.execute(named)}
+        lock_probes(conn, self._ids.values())
 
     def of(self, probe: str) -> list[Key]:
         """Return the keys of `probe`, none when it is not registered."""
@@ -180,7 +197,7 @@ class _Keys:
 
     def probe_id(self, probe: str) -> int | None:
         """Return the id of `probe`, None when it is not registered."""
-        return self._conn.execute(select(probes.c.id).where(probes.c.name == probe)).scalar()
+        return self._ids.get(probe)
 
     def boot(self, probe: str, boot_id: bytes) -> Boot:
         """Return what is known of when that boot began."""
@@ -190,6 +207,25 @@ class _Keys:
             return Boot(None, None)
         begun = None if row.start_ms is None else row.start_ms - row.first_boottime_ms
         return Boot(begun, row.first_seen_ms)
+
+
+def _shared(broker: Broker, version: aiomqtt.ProtocolVersion) -> str:
+    """Return what a shared subscription begins with, nothing for a collector of its own.
+
+    A broker that speaks only MQTT 3.1.1 may grant it and then deliver nothing, so that is refused here.
+    """
+    if broker.share is None:
+        return ""
+    if version is not aiomqtt.ProtocolVersion.V5:
+        raise ConfigError("share needs MQTT 5, which this broker does not speak")
+    return f"$share/{broker.share}/"
+
+
+def _speaker(message_topic: str) -> str:
+    try:
+        return parse(message_topic)[0]
+    except WireError:
+        return ""
 
 
 def _versions(protocol: str) -> list[aiomqtt.ProtocolVersion]:

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select, text, update
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select, update
 
 from banua_collector import boots
 from banua_collector.clock import month_of
-from banua_collector.db import new_journal_id
+from banua_collector.db import insert_or, lock_probes, new_journal_id
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
 from banua_collector.verify import Refused, Verified
@@ -90,12 +89,14 @@ def item_speaker(item: Verified | Refused) -> str:
     return item.speaker if isinstance(item, Refused) else item.envelope.probe
 
 
-def answer_birth(conn: Connection, probe_id: int | None, state: State, *, retained: bool, now_ms: int) -> Receipt:
+def answer_birth(
+    conn: Connection, probe_id: int | None, state: State, *, retained: bool, came_ms: int, now_ms: int
+) -> Receipt:
     """Return the receipt that echoes a birth's ask; note the boot, unless the broker only repeats what it retained."""
     stored_to, also = 0, list[tuple[int, int]]()
     if probe_id is not None:
         if not retained:
-            _standing_changed(conn, probe_id, boots.born(conn, probe_id, state.boot_id, now_ms))
+            _standing_changed(conn, probe_id, boots.born(conn, probe_id, state.boot_id, came_ms), now_ms)
         row = _stream_row(conn, state.stream, probes.c.id == probe_id)
         if row is not None:
             stored_to, also = _advance(conn, row)
@@ -116,7 +117,7 @@ def _lock_streams(conn: Connection, judged: Iterable[Verified | Refused], now_ms
     rows: dict[tuple[str, bytes], int] = {}
     for probe_id, speaker, stream in sorted(wanted):
         conn.execute(
-            sqlite.insert(streams)
+            insert_or(conn, streams)
             .values(probe_id=probe_id, stream=stream, stored_to=0, first_seen_ms=now_ms)
             .on_conflict_do_nothing()
         )
@@ -147,17 +148,17 @@ def _settle(
         return _quarantine(conn, item, "conflict", detail, None)
     if isinstance(item, Refused):
         reason = _quarantine(conn, item, item.reason, item.detail, None)
-        _see(conn, stream_id, item, "quarantined", now_ms)
+        _see(conn, stream_id, item, "quarantined")
         return reason
-    _see(conn, stream_id, item, "journalled", now_ms)
-    _insert_batch(conn, stream_id, item)
+    _see(conn, stream_id, item, "journalled")
+    _insert_batch(conn, stream_id, item, now_ms)
     return "journalled"
 
 
-def _see(conn: Connection, stream_id: int, item: Verified | Refused, how: str, now_ms: int) -> None:
-    values = {"hash": item.digest, "how": how, "month": month_of(now_ms)}
+def _see(conn: Connection, stream_id: int, item: Verified | Refused, how: str) -> None:
+    values = {"hash": item.digest, "how": how, "month": month_of(item.message.received_ms)}
     conn.execute(
-        sqlite.insert(seen)
+        insert_or(conn, seen)
         .values(stream_id=stream_id, seq=item.envelope.seq, **values)
         .on_conflict_do_update(index_elements=[seen.c.stream_id, seen.c.seq], set_=values)
     )
@@ -172,20 +173,27 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
         if used + len(item.message.payload) > max_bytes:
             return "quarantine_full"
     conn.execute(
-        insert(quarantine).values(
+        insert_or(conn, quarantine)
+        .values(
             probe_name=item_speaker(item),
-            topic=item.message.topic[:200],
+            topic=_text(item.message.topic, 200),
             reason=reason,
-            detail=detail[:300],
+            detail=_text(detail, 300),
             hash=item.digest,
             received_ms=item.message.received_ms,
             message=item.message.payload,
         )
+        .on_conflict_do_nothing()
     )
     return reason
 
 
-def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
+def _text(text: str, most: int) -> str:
+    """Return what both databases can hold of `text`: PostgreSQL takes no NUL."""
+    return text[:most].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _insert_batch(conn: Connection, stream_id: int, item: Verified, now_ms: int) -> None:
     envelope, rows = item.envelope, item.rows
     boottimes = [row.boottime_ms for row in rows]
     batch_id = conn.execute(
@@ -208,13 +216,13 @@ def _insert_batch(conn: Connection, stream_id: int, item: Verified) -> None:
     _declare_lost(conn, item)
     span = boots.Span(stream_id, envelope.seq, (min(boottimes), max(boottimes)) if boottimes else None)
     is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
-    _due(conn, item.probe_id, [batch_id])
+    _due(conn, item.probe_id, [batch_id], now_ms)
     if brought_anchors:
-        _redate(conn, item.probe_id, envelope.boot_id, batch_id)
-    now_ms = item.message.received_ms
-    _standing_changed(conn, item.probe_id, boots.overlapping(conn, item.probe_id, envelope.boot_id, now_ms))
+        _redate(conn, item.probe_id, envelope.boot_id, batch_id, now_ms)
+    clones = boots.overlapping(conn, item.probe_id, envelope.boot_id, item.message.received_ms)
+    _standing_changed(conn, item.probe_id, clones, now_ms)
     if is_new:
-        _release_withheld(conn, item.probe_id)
+        _release_withheld(conn, item.probe_id, now_ms)
 
 
 def _insert_told(conn: Connection, item: Verified, batch_id: int) -> bool:
@@ -241,11 +249,12 @@ def _tells(row: Row) -> bool:
 def _told(row: Row) -> dict[str, Any]:
     values = row.values
     if row.kind == "clock":
-        return {name: values[name] for name in _TOLD["clock"]} | {"source": values.get("source", "?")}
+        return {name: values[name] for name in _TOLD["clock"]} | {"source": _text(str(values.get("source", "?")), 16)}
     if row.kind == "event":
-        return {"name": values.get("name", "?"), "n": values.get("n", 0), "detail": values.get("detail", "")}
+        name, detail = _text(str(values.get("name", "?")), 200), _text(str(values.get("detail", "")), 300)
+        return {"name": name, "n": values.get("n", 0), "detail": detail}
     lost = f"{values.get('stream')}:{values.get('from_seq')}-{values.get('to_seq')} {values.get('reason')}"
-    return {"name": "lost", "n": 0, "detail": lost[:300]}
+    return {"name": "lost", "n": 0, "detail": _text(lost, 300)}
 
 
 def _declare_lost(conn: Connection, item: Verified) -> None:
@@ -254,16 +263,23 @@ def _declare_lost(conn: Connection, item: Verified) -> None:
         first, last, stream = (row.values.get(name) for name in ("from_seq", "to_seq", "stream"))
         if row.kind != "lost" or not isinstance(first, int) or not isinstance(last, int):
             continue
-        stream_id = conn.execute(
-            select(streams.c.id).where(
-                streams.c.probe_id == item.probe_id, func.lower(func.hex(streams.c.stream)) == str(stream)
-            )
-        ).scalar()
+        named = select(streams.c.id).where(
+            streams.c.probe_id == item.probe_id, streams.c.stream == _stream_of(str(stream))
+        )
+        stream_id = conn.execute(named).scalar()
         if stream_id is None or not 0 <= last - first < _MOST_LOST:
             continue
         for seq in range(first, last + 1):
             values = {"stream_id": stream_id, "seq": seq, "how": "lost", "month": month_of(item.message.received_ms)}
-            conn.execute(sqlite.insert(seen).values(**values).on_conflict_do_nothing())
+            conn.execute(insert_or(conn, seen).values(**values).on_conflict_do_nothing())
+
+
+def _stream_of(digits: str) -> bytes:
+    """Return the stream that a `lost` row names in hex; one that is not hex is nobody's."""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return b""
 
 
 def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int]]]:
@@ -291,9 +307,9 @@ def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int
 # --- what is due ------------------------------------------------------------------------------------------------------
 
 
-def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int]) -> None:
+def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int], now_ms: int) -> None:
     due = [
-        {"projection": projection, "probe_id": probe_id, "batch_id": batch_id}
+        {"projection": projection, "probe_id": probe_id, "batch_id": batch_id, "due_ms": now_ms}
         for projection in PROJECTIONS
         for batch_id in batch_ids
     ]
@@ -305,14 +321,14 @@ def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int]) -> None:
         conn.execute(insert(todo), due)
 
 
-def due_where(conn: Connection, probe_id: int, *conditions: Any) -> int:
-    """Make every batch of the probe that meets `conditions` due again; return how many."""
+def due_where(conn: Connection, probe_id: int, now_ms: int, *conditions: Any) -> int:
+    """Make every batch of the probe that meets `conditions` due again since `now_ms`; return how many."""
     found = conn.execute(select(batches.c.id).where(batches.c.probe_id == probe_id, *conditions)).scalars().all()
-    _due(conn, probe_id, found)
+    _due(conn, probe_id, found, now_ms)
     return len(found)
 
 
-def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int) -> None:
+def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int, now_ms: int) -> None:
     """Make due what the anchors of a new batch re-date: the batches with rows between the anchors that stay."""
     then = set(boots.anchors_of(conn, probe_id, boot_id, but=batch_id))
     now = set(boots.anchors_of(conn, probe_id, boot_id))
@@ -326,16 +342,16 @@ def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int) -> N
     after = [anchor.boottime_ms for anchor in then & now if anchor.boottime_ms > max(changed)]
     if after:
         conditions.append(batches.c.first_boottime_ms < min(after))
-    due_where(conn, probe_id, *conditions)
+    due_where(conn, probe_id, now_ms, *conditions)
 
 
-def _release_withheld(conn: Connection, probe_id: int) -> None:
+def _release_withheld(conn: Connection, probe_id: int, now_ms: int) -> None:
     """Make due what waited for a better time: a new boot has begun, so earlier ones get no better."""
     waiting = select(written.c.batch_id).where(written.c.probe_id == probe_id, written.c.withheld > 0)
-    due_where(conn, probe_id, or_(batches.c.id.in_(waiting), batches.c.id.in_(_under_way(probe_id))))
+    due_where(conn, probe_id, now_ms, or_(batches.c.id.in_(waiting), batches.c.id.in_(_under_way(probe_id))))
 
 
-def mark_range(conn: Connection, affected: Affected) -> int:
+def mark_range(conn: Connection, affected: Affected, now_ms: int) -> int:
     """Make due every batch of a probe that has, or may have, rows in a range of wall time; return how many.
 
     A batch that is not written yet (undated, withheld) is due anyway when it can be written. One that is due already
@@ -347,7 +363,7 @@ def mark_range(conn: Connection, affected: Affected) -> int:
         *([] if affected.to_ms is None else [or_(written.c.first_ms.is_(None), written.c.first_ms <= affected.to_ms)]),
     )
     under_way = _under_way(affected.probe_id)
-    return due_where(conn, affected.probe_id, or_(batches.c.id.in_(in_range), batches.c.id.in_(under_way)))
+    return due_where(conn, affected.probe_id, now_ms, or_(batches.c.id.in_(in_range), batches.c.id.in_(under_way)))
 
 
 def _under_way(probe_id: int) -> Select[tuple[int]]:
@@ -355,16 +371,17 @@ def _under_way(probe_id: int) -> Select[tuple[int]]:
     return select(todo.c.batch_id).where(todo.c.probe_id == probe_id)
 
 
-def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str) -> None:
+def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str, now_ms: int) -> None:
     """Give a held boot back to the projections (``released``) or keep it out for good (``dropped``)."""
+    lock_probes(conn, [probe_id])
     boots.assign(conn, probe_id, boot_id, standing)
-    due_where(conn, probe_id, batches.c.boot_id == boot_id)
+    due_where(conn, probe_id, now_ms, batches.c.boot_id == boot_id)
 
 
-def _standing_changed(conn: Connection, probe_id: int, boot_ids: Iterable[bytes]) -> None:
+def _standing_changed(conn: Connection, probe_id: int, boot_ids: Iterable[bytes], now_ms: int) -> None:
     """Make due every batch of boots that are held from now on: what was projected of them has to go."""
     for boot_id in boot_ids:
-        due_where(conn, probe_id, batches.c.boot_id == boot_id)
+        due_where(conn, probe_id, now_ms, batches.c.boot_id == boot_id)
 
 
 def restored(conn: Connection, now_ms: int) -> int:
@@ -373,8 +390,7 @@ def restored(conn: Connection, now_ms: int) -> int:
     Probes notice the new id in the answer to their next ask, and send again what this journal has forgotten.
     """
     conn.execute(update(journal).values(journal_id=new_journal_id(), minted_ms=now_ms))
-    conn.execute(text("UPDATE written SET digest = NULL"))
-    total = 0
-    for probe_id in conn.execute(select(batches.c.probe_id).distinct()).scalars().all():
-        total += due_where(conn, probe_id)
-    return total
+    conn.execute(update(written).values(digest=None))
+    found = conn.execute(select(probes.c.id)).scalars().all()
+    lock_probes(conn, found)
+    return sum(due_where(conn, probe_id, now_ms) for probe_id in found)

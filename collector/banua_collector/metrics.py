@@ -5,7 +5,7 @@ cannot drift from the truth.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -35,6 +35,14 @@ OUTCOMES: Final = (
 _COMMIT_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
+class Progress(Protocol):
+    """What a projection has done since it began."""
+
+    points_written: int
+    points_refused: int
+    ranges_deleted: int
+
+
 class Metrics:
     """The metrics of one collector process, in a registry of their own."""
 
@@ -61,6 +69,9 @@ class Metrics:
             registry=self.registry,
         )
         self.points_written = Counter("banua_points_written", "Points that InfluxDB confirmed", registry=self.registry)
+        self.points_refused = Counter(
+            "banua_points_refused", "Points that InfluxDB will never take, kept with its reason", registry=self.registry
+        )
         self.ranges_deleted = Counter(
             "banua_ranges_deleted", "Time ranges deleted from InfluxDB to be written anew", registry=self.registry
         )
@@ -76,9 +87,20 @@ class Metrics:
         self.queue_batches = Gauge(
             "banua_queue_batches", "Batches received that wait for their commit", registry=self.registry
         )
+        self._projected: dict[Counter, int] = {}
         self.registry.register(_FromDatabase(engine))
         for outcome in OUTCOMES:
             self.batches.labels(outcome)
+
+    def projected(self, projection: Progress) -> None:
+        """Bring the counters of the projection up to date."""
+        for counter, total in (
+            (self.points_written, projection.points_written),
+            (self.points_refused, projection.points_refused),
+            (self.ranges_deleted, projection.ranges_deleted),
+        ):
+            counter.inc(total - self._projected.get(counter, 0))
+            self._projected[counter] = total
 
     def exposition(self) -> bytes:
         """Return all of it in the Prometheus text format (`CONTENT_TYPE`)."""

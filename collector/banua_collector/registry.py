@@ -15,6 +15,7 @@ from typing import Any, Final, TypedDict, Unpack
 from sqlalchemy import Connection, RowMapping, Select, insert, or_, select, update
 
 from banua_collector.clock import iso
+from banua_collector.db import insert_or, lock_probes
 from banua_collector.errors import RegistryError
 from banua_collector.tables import deployments, keys, places, probes, villages
 from banua_wire.signature import KEY_BYTES
@@ -185,6 +186,7 @@ def list_probes(conn: Connection) -> list[Probe]:
 
 def _end_key(conn: Connection, name: str, key_prefix: str, column: str, now_ms: int) -> Key:
     probe = probe_named(conn, name)
+    lock_probes(conn, [probe.id])
     prefix = key_prefix.lower()
     found = [key for key in keys_of(conn, probe.name) if key.public_key.hex().startswith(prefix)]
     if not prefix or not found:
@@ -232,7 +234,7 @@ def load_villages(conn: Connection) -> int:
     new = [_columns(village) for village in shipped if village.code not in known]
     changed = [village for village in shipped if known.get(village.code, village) != village]
     if new:
-        conn.execute(insert(villages), new)
+        conn.execute(insert_or(conn, villages).on_conflict_do_nothing(), new)
     for village in changed:
         conn.execute(update(villages).where(villages.c.code == village.code).values(_columns(village)))
     return len(new) + len(changed)
@@ -301,6 +303,7 @@ def deploy(
     A probe stands in at most one place at a time. With `end`, the deployment that is open at `from_ms` ends there.
     """
     probe_id = probe_named(conn, probe).id
+    lock_probes(conn, [probe_id])
     place_id = _place_id(conn, place)
     _check_times(from_ms, to_ms)
     if end:
@@ -321,6 +324,7 @@ def end_deployment(conn: Connection, deployment_id: int, to_ms: int) -> Affected
 
 def correct_deployment(conn: Connection, deployment_id: int, **corrections: Unpack[Corrections]) -> Affected:
     """Change what was said of a deployment; `to_ms` None makes it open."""
+    lock_probes(conn, [deployment_by_id(conn, deployment_id).probe_id])
     was = deployment_by_id(conn, deployment_id)
     from_ms = corrections.get("from_ms", was.from_ms)
     to_ms = corrections.get("to_ms", was.to_ms)

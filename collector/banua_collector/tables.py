@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -43,6 +44,10 @@ def _ms(name: str, *, optional: bool = False) -> Column[int]:
 
 def _probe() -> Column[int]:
     return Column("probe_id", ForeignKey("probes.id"), nullable=False)
+
+
+def _batch(*, optional: bool = False) -> Column[int]:
+    return Column("batch_id", Big, nullable=optional)  # no foreign key: a month of batches may be moved out
 
 
 #: one row: the journal's own name, minted anew when a journal is restored
@@ -140,7 +145,7 @@ seen = Table(
     Column("month", String(7), nullable=False),
 )
 
-#: batches as received, signature included: the evidence
+#: batches as received, signature included: the evidence. On PostgreSQL a partition a month of receipt.
 batches = Table(
     "batches",
     metadata,
@@ -206,7 +211,7 @@ anchors = Table(
     _ms("unix_ms"),
     _ms("error_ms"),
     Column("source", String(16), nullable=False),
-    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    _batch(),
     UniqueConstraint("probe_id", "boot_id", "boottime_ms", "batch_id"),
 )
 
@@ -216,7 +221,7 @@ events = Table(
     metadata,
     _id(),
     _probe(),
-    Column("batch_id", ForeignKey("batches.id")),
+    _batch(optional=True),
     Column("boot_id", LargeBinary),
     _ms("boottime_ms", optional=True),
     _ms("noticed_ms"),
@@ -235,7 +240,8 @@ todo = Table(
     _id(),
     Column("projection", String(16), nullable=False),
     _probe(),
-    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    _batch(),
+    _ms("due_ms"),
     Index(None, "projection", "probe_id"),
     Index(None, "batch_id"),
     sqlite_autoincrement=True,  # an id is never used twice
@@ -247,11 +253,38 @@ written = Table(
     "written",
     metadata,
     Column("projection", String(16), primary_key=True),
-    Column("batch_id", ForeignKey("batches.id"), primary_key=True),
+    Column("batch_id", Big, primary_key=True),
     _probe(),
     _ms("first_ms", optional=True),
     _ms("last_ms", optional=True),
     Column("digest", LargeBinary),
     Column("withheld", Integer, nullable=False),
     Index(None, "projection", "probe_id", "last_ms"),
+)
+
+#: points that the projection's target will never take, as it said why; written anew with their batch
+refused = Table(
+    "refused",
+    metadata,
+    _id(),
+    Column("projection", String(16), nullable=False),
+    _probe(),
+    _batch(),
+    Column("line", Text, nullable=False),
+    Column("reason", String(300), nullable=False),
+    _ms("noticed_ms"),
+    Index(None, "batch_id"),
+)
+
+# --- archives: months moved out --------------------------------------------------------------------------------------
+
+#: an exported file that holds what was then removed from `batches`
+archives = Table(
+    "archives",
+    metadata,
+    Column("month", String(7), primary_key=True),
+    Column("file", String(300), nullable=False),
+    Column("sha256", String(64), primary_key=True),
+    Column("batches", BigInteger, nullable=False),
+    _ms("removed_ms"),
 )

@@ -233,12 +233,13 @@ interval_ms = 200
 def register_demo(config_file: Path, key_file: Path) -> None:
     """Register the demo's probe, place and deployment in its journal, where that is not done yet."""
     from banua_collector import registry  # noqa: PLC0415 (loads the database layer)
+    from banua_collector.app import engine_of  # noqa: PLC0415
     from banua_collector.clock import wall_ms  # noqa: PLC0415
     from banua_collector.config import load as load_config  # noqa: PLC0415
-    from banua_collector.db import migrate, open_engine  # noqa: PLC0415
+    from banua_collector.db import migrate  # noqa: PLC0415
     from banua_wire.signature import public_of  # noqa: PLC0415
 
-    engine = open_engine(load_config(config_file).database.url)
+    engine = engine_of(load_config(config_file).database)
     migrate(engine)
     now = wall_ms()
     public = public_of(bytes.fromhex(key_file.read_text().strip()))

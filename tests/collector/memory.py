@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from banua_collector.project.target import TargetUnavailableError
+from banua_collector.project.target import Refusal, TargetUnavailableError
 
 _LINE: Final = re.compile(r"((?:[^ \\]|\\.)+) (.+) (\d+)")
 _NS_PER_MS: Final = 1_000_000
@@ -18,7 +18,7 @@ class MemoryTarget:
         self.answers = list(answers)
         self.calls: list[str] = []
 
-    def write(self, lines: Sequence[str]) -> None:
+    def write(self, lines: Sequence[str]) -> list[Refusal]:
         """See `Target`."""
         answer = self._answer("write")
         for line in lines:
@@ -26,6 +26,7 @@ class MemoryTarget:
             assert found is not None, line
             self.points[found[1], int(found[3])] = found[2]
         self._tell(answer)
+        return []
 
     def delete(self, probe: str, first_ms: int, last_ms: int) -> None:
         """See `Target`."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TwoProbes:
     """A projection whose probe 1 is refused for ever, and whose probe 2 has three pieces of work."""
 
-    points_written = ranges_deleted = 0
+    points_written = points_refused = ranges_deleted = 0
 
     def __init__(self) -> None:
         self.tried: list[int] = []
@@ -33,11 +33,12 @@ class TwoProbes:
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         return next((probe for probe in (1, 2) if probe not in skip and (probe == 1 or self.left)), None)
 
-    def project(self, probe_id: int) -> None:
+    def project(self, probe_id: int) -> bool:
         self.tried.append(probe_id)
         if probe_id == 1:
             raise TargetUnavailableError("422: points beyond retention policy")
         self.left -= 1
+        return True
 
 
 def test_a_probe_whose_points_are_refused_does_not_block_the_others(
@@ -61,7 +62,7 @@ def test_a_probe_whose_points_are_refused_does_not_block_the_others(
 class FailsOnce:
     """A projection whose first look for work fails, as with a busy database, and that is idle from then on."""
 
-    points_written = ranges_deleted = looks = 0
+    points_written = points_refused = ranges_deleted = looks = 0
 
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         del skip
@@ -113,7 +114,7 @@ def test_a_worker_that_fails_ends_the_connection_even_while_the_queue_is_full(en
 
     async def serve() -> str:
         try:
-            await asyncio.wait_for(ingest._serve(lost), 5)
+            await asyncio.wait_for(ingest._serve(lost, ""), 5)
         except aiomqtt.MqttError as error:
             return str(error)
         return "ended without a word"

@@ -24,7 +24,9 @@ def conn(engine: Engine) -> Iterator[Connection]:
 
 
 def _born(conn: Connection, boot: bytes, now_ms: int) -> None:
-    journal.answer_birth(conn, 1, State(True, boot, STREAM, 1, 1, 0, "1"), retained=False, now_ms=now_ms)
+    journal.answer_birth(
+        conn, 1, State(True, boot, STREAM, 1, 1, 0, "1"), retained=False, came_ms=now_ms, now_ms=now_ms
+    )
 
 
 def _standing(conn: Connection) -> dict[bytes, str]:
@@ -105,27 +107,27 @@ def test_a_person_decides_and_what_was_held_is_due(conn: Connection, standing: s
     _ran(conn, 1, A, NOW_MS, NOW_MS + 10 * _MINUTE)
     _ran(conn, 1, B, NOW_MS, NOW_MS + 10 * _MINUTE)
     conn.execute(todo.delete())
-    journal.assign_boot(conn, 1, A, standing)
+    journal.assign_boot(conn, 1, A, standing, NOW_MS)
     assert _standing(conn) == {A: standing, B: "held"}
     of_a = conn.execute(select(batches.c.id).where(batches.c.boot_id == A)).scalar_one()
     assert conn.execute(select(todo.c.batch_id)).scalars().all() == [of_a]
-    journal.assign_boot(conn, 1, A, "released")  # on second thoughts
+    journal.assign_boot(conn, 1, A, "released", NOW_MS)  # on second thoughts
 
 
 def test_there_is_nothing_to_decide_for_a_boot_in_good_standing(conn: Connection) -> None:
     _ran(conn, 1, A, NOW_MS, NOW_MS + 1)
     with pytest.raises(RegistryError, match=rf"^boot {A.hex()}: not one that is held$"):
-        journal.assign_boot(conn, 1, A, "released")
+        journal.assign_boot(conn, 1, A, "released", NOW_MS)
     with pytest.raises(RegistryError, match=rf"^boot {B.hex()}: not one that is held$"):
-        journal.assign_boot(conn, 1, B, "released")
+        journal.assign_boot(conn, 1, B, "released", NOW_MS)
     with pytest.raises(RegistryError, match=r"^standing: 'ok' is not one of released, dropped$"):
-        journal.assign_boot(conn, 1, A, "ok")
+        journal.assign_boot(conn, 1, A, "ok", NOW_MS)
 
 
 def test_a_released_boot_stays_released(conn: Connection) -> None:
     _ran(conn, 1, A, NOW_MS, NOW_MS + 10 * _MINUTE)
     _ran(conn, 1, B, NOW_MS, NOW_MS + 10 * _MINUTE)
-    journal.assign_boot(conn, 1, A, "released")
+    journal.assign_boot(conn, 1, A, "released", NOW_MS)
     _ran(conn, 2, A, NOW_MS + 10 * _MINUTE, NOW_MS + 11 * _MINUTE)
     assert _standing(conn) == {A: "released", B: "held"}
 

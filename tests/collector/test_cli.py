@@ -23,18 +23,24 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def config(tmp_path: Path, engine: Engine) -> Path:
     """Settings whose database is the `engine` fixture's."""
     path = tmp_path / "collector.toml"
-    path.write_text(f'state_dir = "{tmp_path}"\n[broker]\nhost = "localhost"\ntls = false\n')
+    text = f'state_dir = "{tmp_path}"\n[broker]\nhost = "localhost"\ntls = false\n'
+    if engine.dialect.name == db.POSTGRESQL:
+        password = tmp_path / "database-password"
+        password.write_text(str(engine.url.password))
+        password.chmod(0o600)
+        where = f"{engine.url.username}@{engine.url.host}:{engine.url.port}/{engine.url.database}"
+        text += f'[database]\nurl = "postgresql://{where}"\npassword_file = "database-password"\n'
+    path.write_text(text)
     return path
 
 
 @pytest.fixture
-def run(config: Path, engine: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line; returns exit status, stdout and stderr."""
     monkeypatch.setenv(cli.CONFIG_VARIABLE, str(config))
-    assert engine.url.database == str(config.parent / "banua.sqlite")
 
     def run_line(line: str) -> tuple[int, str, str]:
         try:
@@ -68,7 +74,7 @@ def _lines(run: Run, line: str) -> list[dict[str, object]]:
 
 def test_check_config_says_ok_or_every_problem(run: Run, config: Path) -> None:
     assert run(f"check-config --config {config}") == (0, f"{config}: ok\n", "")
-    config.write_text(config.read_text() + "port = 70000\n[web]\nport = 0\n")
+    config.write_text(config.read_text().replace("tls = false\n", "tls = false\nport = 70000\n[web]\nport = 0\n"))
     problems = ("broker.port: 70000 is outside 1…65535", "web.port: 0 is outside 1…65535")
     told = "".join(f"banua-collector: {config}: {problem}\n" for problem in problems)
     assert run(f"check-config --config {config}") == (1, "", told)
@@ -274,7 +280,7 @@ def test_wrong_usage_is_explained_and_exits_2(run: Run, line: str, message: str)
 def test_a_database_that_is_none_is_one_line(run: Run, config: Path) -> None:
     (config.parent / "other").mkdir()
     (config.parent / "other" / "banua.sqlite").write_text("this is no database at all, whatever its name says")
-    config.write_text(config.read_text().replace(str(config.parent), f"{config.parent}/other"))
+    config.write_text(f'state_dir = "{config.parent}/other"\n[broker]\nhost = "localhost"\ntls = false\n')
     status, out, err = run("journal info")
     assert (status, out) == (1, "")
     assert err.startswith("banua-collector: database: ")

@@ -103,7 +103,25 @@ def test_without_tls_on_this_machine_the_port_is_1883(tmp_path: Path, host: str)
         ),
         (
             _GOOD + '[database]\nurl = "postgresql://x/y"\n',
-            ["database.url: 'postgresql://x/y' is not sqlite:///FILE"],
+            ["database.url: 'postgresql://x/y' is not sqlite:///FILE or postgresql://USER@HOST[:PORT]/NAME"],
+        ),
+        (
+            _GOOD + '[database]\nurl = "postgresql://u:p@x/y"\n',
+            ["database.url: the address holds a password; put it into a file and name it in password_file"],
+        ),
+        (
+            _GOOD + '[database]\nurl = "postgresql://u@x/y?sslmode=require"\n',
+            ["database.url: sslmode 'require' is allowed only when the host is this machine; use verify-full"],
+        ),
+        (_GOOD + 'share = "a b"\n', ["broker.share: 'a b' is not 1 to 32 of a–z, 0–9 and '-'"]),
+        (_GOOD + 'share = "all"\n', ["broker.share: needs PostgreSQL: SQLite serves one collector"]),
+        (
+            _GOOD + 'share = "all"\nprotocol = "3.1.1"\n[database]\nurl = "postgresql://u@x/y"\n',
+            ["broker.share: needs MQTT 5"],
+        ),
+        (
+            _GOOD + '[database]\nurl = "sqlite:///x"\npassword_file = "secret"\n',
+            ["database.password_file: is of no use with SQLite"],
         ),
         (
             _GOOD + '[influx]\nurl = "influx:8086"\norg = "o"\ntoken_file = "open"\n',

@@ -21,7 +21,7 @@ def _definitions(engine: Engine) -> dict[str, list[str]]:
     with db.reading(engine) as conn:
         found = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")).all()
     return {
-        name: sorted(line.strip().rstrip(",") for line in sql.splitlines())
+        name: sorted(line.strip().rstrip(",").replace('"', "") for line in sql.splitlines())
         for name, sql in found
         if name != "alembic_version"
     }
@@ -30,13 +30,19 @@ def _definitions(engine: Engine) -> dict[str, list[str]]:
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
     with engine.connect() as conn:
         context = MigrationContext.configure(conn, opts={"compare_type": True})
-        assert compare_metadata(context, metadata) == []
+        differences = [
+            difference
+            for difference in compare_metadata(context, metadata)
+            # a partitioned table names its month in every unique constraint
+            if not (db.is_postgresql(conn) and "batches_" in repr(difference[1].name))
+        ]
+        assert differences == []
 
 
-def test_migrations_make_every_constraint_of_the_code(engine: Engine, tmp_path: Path) -> None:
+def test_migrations_make_every_constraint_of_the_code(sqlite_engine: Engine, tmp_path: Path) -> None:
     direct = db.open_engine(f"sqlite:///{tmp_path}/direct.sqlite")
     metadata.create_all(direct)
-    assert _definitions(engine) == _definitions(direct)
+    assert _definitions(sqlite_engine) == _definitions(direct)
     direct.dispose()
 
 
@@ -83,20 +89,20 @@ def test_file_and_folder_are_private(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_every_connection_is_durable_and_keeps_references(engine: Engine) -> None:
-    with db.reading(engine) as conn:
+def test_every_connection_is_durable_and_keeps_references(sqlite_engine: Engine) -> None:
+    with db.reading(sqlite_engine) as conn:
         said = {
             pragma: conn.execute(text(f"PRAGMA {pragma}")).scalar_one()
             for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert said == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
-    with pytest.raises(IntegrityError), engine.begin() as conn:
+    with pytest.raises(IntegrityError), sqlite_engine.begin() as conn:
         conn.execute(text("INSERT INTO keys VALUES (1, 99, x'00', 0, NULL, NULL)"))
 
 
-def test_begin_takes_the_write_lock_before_anything_is_read(engine: Engine) -> None:
-    other = sqlite3.connect(str(engine.url.database), timeout=0, isolation_level=None)
-    with engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+def test_begin_takes_the_write_lock_before_anything_is_read(sqlite_engine: Engine) -> None:
+    other = sqlite3.connect(str(sqlite_engine.url.database), timeout=0, isolation_level=None)
+    with sqlite_engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
         other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")
     other.close()
@@ -111,16 +117,18 @@ def test_a_writer_does_not_hold_up_a_reader(engine: Engine) -> None:
         assert len(reader.execute(select(probes)).all()) == 1
 
 
-def test_a_reader_cannot_write_and_its_connection_can_later(engine: Engine) -> None:
-    with db.reading(engine) as conn, pytest.raises(OperationalError, match="readonly"):
+def test_a_reader_cannot_write_and_its_connection_can_later(sqlite_engine: Engine) -> None:
+    with db.reading(sqlite_engine) as conn, pytest.raises(OperationalError, match="readonly"):
         conn.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
-    with engine.begin() as conn:
+    with sqlite_engine.begin() as conn:
         conn.execute(insert(probes).values(name="a", simulated=False, added_ms=1))
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://localhost/banua", "banua.sqlite"])
-def test_only_a_sqlite_file_is_taken(url: str) -> None:
-    with pytest.raises(DatabaseError, match="is not sqlite:///FILE"):
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "postgresql://localhost/banua", "mysql://a@b/c", "banua.sqlite"]
+)
+def test_only_a_file_or_a_server_with_its_user_is_taken(url: str) -> None:
+    with pytest.raises(DatabaseError, match="is not sqlite:///FILE or postgresql://USER@HOST"):
         db.open_engine(url)
 
 

@@ -198,15 +198,15 @@ def test_lost_rows_speak_of_their_own_probes_streams_only(conn: Connection) -> N
 def test_a_birth_is_answered_with_its_ask_and_all_that_is_known(conn: Connection) -> None:
     take(conn, message(1), message(3))
     state = State(True, A, STREAM, 77, 4, 0, "1")
-    told = journal.answer_birth(conn, 1, state, retained=False, now_ms=NOW_MS)
+    told = journal.answer_birth(conn, 1, state, retained=False, came_ms=NOW_MS, now_ms=NOW_MS)
     assert told == receipt.Receipt(STREAM, journal.journal_id_of(conn), 77, [], [], 1, [(3, 3)], NOW_MS)
     assert conn.execute(select(boots.c.first_birth_ms)).scalar_one() == NOW_MS
-    unheard = journal.answer_birth(conn, None, state, retained=False, now_ms=NOW_MS)
+    unheard = journal.answer_birth(conn, None, state, retained=False, came_ms=NOW_MS, now_ms=NOW_MS)
     assert (unheard.ask, unheard.stored_to, unheard.also) == (77, 0, [])
 
 
 def test_a_birth_that_the_broker_only_repeats_is_no_birth(conn: Connection) -> None:
-    journal.answer_birth(conn, 1, State(True, A, STREAM, 1, 1, 0, "1"), retained=True, now_ms=NOW_MS)
+    journal.answer_birth(conn, 1, State(True, A, STREAM, 1, 1, 0, "1"), retained=True, came_ms=NOW_MS, now_ms=NOW_MS)
     assert _count(conn, boots) == 0
 
 
@@ -274,11 +274,11 @@ def test_a_change_of_place_makes_due_what_is_written_in_its_time_or_on_its_way(c
     _settled(conn)
     for batch_id, (first, last) in enumerate([(0, 99), (0, 100), (150, 160), (200, 300), (201, 300)], start=1):
         _written(conn, batch_id, first, last)
-    assert journal.mark_range(conn, Affected(1, 100, 200)) == 3
+    assert journal.mark_range(conn, Affected(1, 100, 200), NOW_MS) == 3
     assert _due(conn) == {2, 3, 4}
     conn.execute(todo.delete())
-    conn.execute(todo.insert().values(projection="influx", probe_id=1, batch_id=6))
-    assert journal.mark_range(conn, Affected(1, 301, None)) == 1  # 6 may be on its way with the old place
+    conn.execute(todo.insert().values(projection="influx", probe_id=1, batch_id=6, due_ms=1))
+    assert journal.mark_range(conn, Affected(1, 301, None), NOW_MS) == 1  # 6 may be on its way with the old place
     assert [row.batch_id for row in conn.execute(select(todo.c.batch_id))] == [6]
 
 

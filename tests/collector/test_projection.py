@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 
 from banua_collector import db, journal, registry
 from banua_collector.project.influx import InfluxProjection, backlog
-from banua_collector.project.target import TargetUnavailableError
+from banua_collector.project.target import Refusal, TargetUnavailableError
 from banua_collector.tables import boots, events, todo, written
 from banua_wire import batch
 from banua_wire.rows import Row
@@ -41,11 +41,11 @@ class Chain:
 
     def deploy(self, place: str, from_ms: int, to_ms: int | None = None) -> None:
         with self.engine.begin() as conn:
-            journal.mark_range(conn, registry.deploy(conn, "p1", place, from_ms, to_ms)[1])
+            journal.mark_range(conn, registry.deploy(conn, "p1", place, from_ms, to_ms)[1], NOW_MS)
 
     def correct(self, number: int, **changes: Any) -> None:
         with self.engine.begin() as conn:
-            journal.mark_range(conn, registry.correct_deployment(conn, number, **changes))
+            journal.mark_range(conn, registry.correct_deployment(conn, number, **changes), NOW_MS)
 
     def project(self) -> dict[tuple[str, int], str]:
         """Project until nothing is due, trying again after each refusal."""
@@ -123,8 +123,8 @@ def test_a_held_boot_is_taken_out_and_a_released_one_put_back(chain: Chain) -> N
     chain.take(2, [anchor(0, NOW_MS), radio(_HOUR, rsrp_dbm=-60)], boot=B)
     assert chain.project() == {}
     with chain.engine.begin() as conn:
-        journal.assign_boot(conn, 1, B, "released")
-        journal.assign_boot(conn, 1, A, "dropped")
+        journal.assign_boot(conn, 1, B, "released", NOW_MS)
+        journal.assign_boot(conn, 1, A, "dropped", NOW_MS)
     assert chain.times() == [NOW_MS + _HOUR]
     assert any("rsrp_dbm=-60.0" in fields for fields in chain.target.points.values())
 
@@ -203,10 +203,10 @@ def test_a_change_while_a_batch_is_on_its_way_is_not_missed(chain: Chain) -> Non
     chain.take(1, [anchor(0, NOW_MS), radio(10)])
     write = chain.target.write
 
-    def meanwhile(lines: Sequence[str]) -> None:
+    def meanwhile(lines: Sequence[str]) -> list[Refusal]:
         chain.target.write = write  # type: ignore[method-assign]
         chain.deploy("one", NOW_MS)
-        write(lines)
+        return write(lines)
 
     chain.target.write = meanwhile  # type: ignore[method-assign]
     assert chain.places() == [(NOW_MS + 10, "one")]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from banua_lab.faults import DnsFault, DnsMode
 from banua_probe.config import DnsQuery
+from banua_probe.sensors import bound
 from banua_probe.sensors.dns import Answer, DnsError, ask, hijacked, labels_of, parse_answer, question
 from banua_wire.rows import checked
 
@@ -88,6 +89,23 @@ def scripted(replies: Callable[[bytes], list[bytes]], *, stranger: bool = False)
 
 
 # the sensor against servers
+
+
+@pytest.mark.parametrize(("lost_after", "outcome"), [(0, "not_measured"), (1, "not_measured"), (2, "failed")])
+def test_a_question_without_a_carrier_was_not_asked(
+    monkeypatch: pytest.MonkeyPatch, lost_after: int, outcome: str
+) -> None:
+    """Lost before the first question, while it waits, or while the second one waits: then the first had none."""
+    with scripted(lambda _: []) as (port, asked):
+        monkeypatch.setattr(
+            bound, "carrier_state", lambda _: (len(asked) < lost_after, str(int(len(asked) >= lost_after)))
+        )
+        row = run(port, timeout_s=0.2)
+    assert (row.values["outcome"], row.values.get("tries"), len(asked)) == (
+        outcome, 1 if outcome == "failed" else None, lost_after,
+    )  # fmt: skip
+    if outcome == "not_measured":
+        assert row.values["reason"] == "not sent: no carrier on lo"
 
 
 def test_an_honest_answer_is_measured() -> None:

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banua_probe.config import PathTarget
-from banua_probe.sensors import path_mtu
-from banua_probe.sensors.bound import NotSentError
+from banua_probe.sensors import bound, path_mtu
+from banua_probe.sensors.bound import NeverLeftError, NotSentError
 from banua_probe.sensors.course import Course, Hop, Limits, Reply, follow
 from banua_probe.sensors.hops import TracePolicy, hop_rows, measure_hops
 from banua_probe.sensors.icmp_error import ExtendedError, answer_name, parse_extended_error
+from banua_probe.sensors.names import LAST_KNOWN, Names
 from banua_probe.sensors.path_mtu import MtuSearch
-from banua_probe.sensors.traceroute import Trace, trace
+from banua_probe.sensors.traceroute import Trace, known, trace
 from banua_wire.rows import Row, checked
 
 if TYPE_CHECKING:
@@ -259,6 +260,34 @@ def test_what_cannot_be_sent_is_an_error_of_its_own() -> None:
         trace("127.0.0.1", socket.AF_INET, interface="nosuch0")
 
 
+def test_a_trace_without_a_carrier_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "carrier_state", lambda _interface: (False, "1"))
+    with pytest.raises(NotSentError, match=r"^not sent: no carrier on lo$"):
+        trace("127.0.0.1", socket.AF_INET)
+
+
+def lost_carrier() -> None:
+    raise NeverLeftError(100, "carrier lost on wwan0")
+
+
+def test_hops_that_were_silent_while_the_carrier_was_lost_are_not_told() -> None:
+    course = traced(SimulatedPath(["192.0.2.1", None, "192.0.2.3", *[None] * 40]))
+    hops, reason = known(course, lost_carrier)
+    assert [hop.address for hop in hops] == ["192.0.2.1", None, "192.0.2.3"]
+    assert reason == "not sent: carrier lost on wwan0"
+    assert len(known(course, lambda: None)[0]) == 11, "as long as it stays, their silence is told"
+    with pytest.raises(NeverLeftError):
+        known(traced(SimulatedPath([None] * 40)), lost_carrier)
+
+
+@pytest.mark.parametrize("path", [
+    SimulatedPath([None, "192.0.2.2"]), SimulatedPath([None, "192.0.2.2"], end=Reply("192.0.2.3", "host_unreachable")),
+], ids=["reached", "refused"])  # fmt: skip
+def test_a_trace_that_an_answer_ended_is_whole_whatever_became_of_the_carrier(path: SimulatedPath) -> None:
+    course = traced(path)
+    assert known(course, lost_carrier) == (course.hops(), course.why_unreached())
+
+
 # The rows
 
 
@@ -320,9 +349,24 @@ def test_a_name_that_does_not_resolve_is_not_measured() -> None:
     def resolve(_: str) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    [row] = measure_hops(PathTarget(target="t", host="nosuch.invalid"), "", "demand", lambda: 5, resolve)
+    [row] = measure_hops(PathTarget(target="t", host="nosuch.invalid"), "", "demand", lambda: 5, Names(resolve))
     assert checked(row).values["reason"] == "name not resolved: Name or service not known"
     assert row.values["outcome"] == "not_measured"
+
+
+def test_a_name_that_is_not_resolved_any_more_is_traced_at_its_last_address() -> None:
+    answers = [[(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 0))]]
+
+    def resolve(_: str) -> list[Any]:
+        if not answers:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return answers.pop()
+
+    names = Names(resolve)
+    target = PathTarget(target="t", host="village.test")
+    first, again = [measure_hops(target, "", "demand", lambda: 5, names)[0].values for _ in range(2)]
+    assert (first["outcome"], first["address"], first.get("reason")) == ("measured", "127.0.0.1", None)
+    assert (again["outcome"], again["address"], again.get("reason")) == ("measured", "127.0.0.1", LAST_KNOWN)
 
 
 # When to trace

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banua_probe.sensors import icmp
+from banua_probe.sensors import bound, icmp
 from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.echo import MAX_STEP_NS, Ledger, checksum, parse_reply, parse_stamp, request
 from banua_probe.sensors.icmp import NotPermitted, open_socket, permitted, run_train
@@ -245,3 +245,57 @@ def test_a_way_that_is_gone_ends_the_train_and_what_was_not_sent_is_not_lost() -
     train = run(open_=GoesAway)
     assert (len(train.rtt_us), train.reason) == (2, "not sent: Network is unreachable")
     assert None not in train.rtt_us
+
+
+class Unplugged(socket.socket):
+    """A socket whose interface takes all requests, but only the first `answered` reach somebody."""
+
+    sent = 0
+    answered = 2
+
+    def send(self, *arguments: Any) -> int:
+        Unplugged.sent += 1
+        return super().send(*arguments) if Unplugged.sent <= self.answered else len(arguments[0])
+
+
+def unplug(monkeypatch: pytest.MonkeyPatch, afterwards: tuple[bool, str]) -> None:
+    """Let the carrier be lost after four sends."""
+    monkeypatch.setattr(Unplugged, "sent", 0)
+    monkeypatch.setattr(bound, "carrier_state", lambda _: (True, "0") if Unplugged.sent < 4 else afterwards)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("afterwards", "reason"), [
+    ((False, "1"), "not sent: no carrier on lo"), ((True, "2"), "not sent: carrier lost on lo"),
+], ids=["it stays away", "it comes back"])  # fmt: skip
+def test_requests_that_an_interface_without_a_carrier_took_are_not_lost(
+    monkeypatch: pytest.MonkeyPatch, afterwards: tuple[bool, str], reason: str
+) -> None:
+    """Two are answered; the third and the fourth may never have left, and the fifth is not sent."""
+    unplug(monkeypatch, afterwards)
+    train = run(open_=Unplugged, timeout_s=0.1)
+    assert (len(train.rtt_us), None in train.rtt_us, train.reason) == (2, False, reason)
+    assert Unplugged.sent == 4
+
+
+@pytest.mark.root
+def test_a_train_of_which_nothing_is_known_to_have_left_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    unplug(monkeypatch, (False, "1"))
+    monkeypatch.setattr(Unplugged, "answered", 0)
+    with pytest.raises(NotSentError, match=r"^not sent: no carrier on lo$"):
+        run(open_=Unplugged, timeout_s=0.1)
+
+
+@pytest.mark.root
+def test_a_carrier_that_is_lost_after_the_last_reply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    unplug(monkeypatch, (False, "1"))
+    monkeypatch.setattr(Unplugged, "answered", 4)
+    train = run(open_=Unplugged, count=3)
+    assert (len(train.rtt_us), None in train.rtt_us, train.reason) == (4, False, "")
+
+
+@pytest.mark.root
+def test_a_loss_while_the_carrier_stayed_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    unplug(monkeypatch, (True, "0"))
+    train = run(open_=Unplugged, timeout_s=0.1)
+    assert ([rtt is None for rtt in train.rtt_us], train.reason) == ([False] * 2 + [True] * 3, "")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from banua_probe.config import PathTarget
-from banua_probe.sensors import path
+from banua_probe.sensors import bound, path
 from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.icmp import NotPermitted, Train
+from banua_probe.sensors.names import LAST_KNOWN, Names
 from banua_probe.sensors.path import Tools, connect_once, measure, train_values
 from banua_wire.rows import checked
 
@@ -96,28 +97,61 @@ def test_ipv6_is_measured_too() -> None:
     assert row.values["outcome"] == "measured"
 
 
-def test_an_unresolvable_name_is_a_failure_with_its_reason() -> None:
-    def resolve(host: str, port: int) -> list[Any]:
-        raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known ({host}:{port})")
+class Book:
+    """A resolver that knows one address for any name, for as many questions as it is told to answer."""
 
-    row, slept = run(target(9, host="nosuch.invalid"), resolve=resolve)
+    def __init__(self, address: str, answers: int) -> None:
+        self.address, self.answers = address, answers
+
+    def __call__(self, host: str) -> list[Any]:
+        if not self.answers:
+            raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known ({host})")
+        self.answers -= 1
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (self.address, 0))]
+
+
+def test_a_name_without_any_known_address_is_not_measured() -> None:
+    """Nothing was sent to the target, so it did not fail."""
+    row, slept = run(target(9, host="nosuch.invalid"), names=Names(Book("127.0.0.1", 0)))
     assert row.values == {
-        "target": "t", "method": "tcp", "outcome": "failed",
-        "reason": "name not resolved: Name or service not known (nosuch.invalid:9)",
+        "target": "t", "method": "tcp", "outcome": "not_measured",
+        "reason": "name not resolved: Name or service not known (nosuch.invalid)",
     }  # fmt: skip
     assert slept == []
 
 
-def test_a_name_that_no_resolver_would_take_is_a_failure_too() -> None:
+def test_a_name_that_no_resolver_would_take_is_not_measured_either() -> None:
     row, _ = run(target(9, host="a" * 70 + ".example"))
-    assert row.values["outcome"] == "failed"
+    assert row.values["outcome"] == "not_measured"
     assert str(row.values["reason"]).startswith("name not resolved: ")
+
+
+def test_a_name_that_is_not_resolved_any_more_is_measured_at_its_last_address(listener: int, closed_port: int) -> None:
+    names = Names(Book("127.0.0.1", 1))
+    rows = [
+        run(target(port, host="village.test", count=1), names=names)[0] for port in (listener, listener, closed_port)
+    ]
+    assert [(row.values["outcome"], row.values["address"], row.values.get("reason")) for row in rows] == [
+        ("measured", "127.0.0.1", None), ("measured", "127.0.0.1", LAST_KNOWN),
+        ("failed", "127.0.0.1", f"no connect succeeded; {LAST_KNOWN}"),
+    ]  # fmt: skip
+    other, _ = run(target(listener, host="other.test", count=1), names=names)
+    assert other.values["outcome"] == "not_measured", "the address of one name is not another's"
+
+
+def test_a_name_that_moves_is_followed() -> None:
+    book = Book("127.0.0.1", 9)
+    names = Names(book)
+    assert names.address("village.test") == (("127.0.0.1", socket.AF_INET), "")
+    book.address = "127.0.0.2"
+    assert names.address("village.test") == (("127.0.0.2", socket.AF_INET), "")
+    book.answers = 0
+    assert names.address("village.test") == (("127.0.0.2", socket.AF_INET), LAST_KNOWN)
 
 
 def test_what_never_left_this_machine_is_not_measured_and_no_loss() -> None:
     """The kernel refuses a TCP connect to the broadcast address before it sends anything."""
-    nowhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("255.255.255.255", 1))]
-    row, _ = run(target(1, host="t", count=3), resolve=lambda _host, _port: nowhere)
+    row, _ = run(target(1, host="t", count=3), names=Names(Book("255.255.255.255", 1)))
     assert row.values == {
         "target": "t",
         "method": "tcp",
@@ -148,6 +182,29 @@ def test_a_connect_that_takes_too_long_is_lost(monkeypatch: pytest.MonkeyPatch) 
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def test_connects_without_a_carrier_are_not_sent(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the beginning, and after two connects: what was measured by then stays."""
+    monkeypatch.setattr(bound, "carrier_state", lambda _interface: (False, "1"))
+    row, _ = run(target(listener))
+    assert (row.values["outcome"], row.values["reason"]) == ("not_measured", "not sent: no carrier on lo")
+    assert "rtt_us" not in row.values
+    states = iter([(True, "0")] * 4)
+    monkeypatch.setattr(bound, "carrier_state", lambda _interface: next(states, (False, "1")))
+    row, _ = run(target(listener))
+    assert (row.values["outcome"], row.values["reason"]) == ("measured", "not sent: no carrier on lo")
+    assert (len(row.values["rtt_us"]), None in row.values["rtt_us"]) == (1, False)  # type: ignore[arg-type,operator]
+
+
+def test_a_connect_during_which_the_carrier_was_lost_is_no_loss(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when it is back by the time that the connect has failed."""
+    states = iter([(True, "0")] * 2)
+    monkeypatch.setattr(bound, "carrier_state", lambda _interface: next(states, (True, "2")))
+    row, _ = run(target(closed_port))
+    assert (row.values["outcome"], row.values["reason"]) == ("not_measured", "not sent: carrier lost on lo")
 
 
 @pytest.mark.parametrize(("rtts", "outcome", "wake", "rest"), [

@@ -27,7 +27,11 @@ HOW_TO_GET = {
     "runuser": "apt-get install util-linux",
     "chromium": "tools/debian-packages install",
     "influxd": "tools/get-influxd",
+    "initdb": "tools/debian-packages install",
 }
+
+_ELSEWHERE = ":/usr/sbin:/sbin:" + ":".join(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True))
+"""Where Debian keeps servers that are not on a plain user's PATH."""
 
 
 def missing_allowed() -> bool:
@@ -36,7 +40,7 @@ def missing_allowed() -> bool:
 
 def require_real(name: str) -> str:
     """Return the path of a real part's program; fail the test if this machine has none."""
-    path = _influxd() if name == "influxd" else shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    path = _influxd() if name == "influxd" else shutil.which(name, path=os.environ["PATH"] + _ELSEWHERE)
     if path:
         return path
     message = f"real part missing: {name}; get it with: {HOW_TO_GET[name]}"

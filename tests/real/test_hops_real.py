@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.real.cable import pulled
 from tests.real.netns import NOBODY, Chain, Namespace, Namespaces, chain, probe_command
 
 pytestmark = [pytest.mark.real, pytest.mark.root]
@@ -116,6 +117,20 @@ def test_a_target_without_a_route_is_not_measured(net: Namespaces, folder: Path)
     summary, hops = probe.trace()
     assert (summary["outcome"], summary["reason"]) == ("not_measured", "not sent: Network is unreachable")
     assert hops == []
+
+
+@pytest.mark.slow
+def test_a_trace_whose_interface_loses_its_carrier_tells_no_silent_hop_after_it(net: Namespaces, folder: Path) -> None:
+    """Two routers answer and those behind them are silent; the cable is pulled while the trace waits for them."""
+    path, probe = built(net, folder)
+    net["r2"].ip("route", "add", "blackhole", f"{path.hops[-1]}/32")
+    with pulled(net["r1"], "to-probe", after_s=1.5):
+        summary, hops = probe.trace()
+    assert [hop["address"] for hop in hops] == path.hops[: len(hops)]
+    assert (summary["outcome"], summary["reached"]) == ("measured", 0)
+    assert summary["reason"] == "not sent: no carrier on to-r1"
+    summary, hops = probe.trace()
+    assert (summary["outcome"], summary["reason"], hops) == ("not_measured", "not sent: no carrier on to-r1", [])
 
 
 def test_ipv6_is_traced_too(net: Namespaces, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.real.cable import pulled
 from tests.real.netns import NOBODY, Chain, Link, Namespace, Namespaces, chain, lab, probe_command
 
 if TYPE_CHECKING:
@@ -104,6 +105,60 @@ def test_an_interface_that_is_not_there_is_not_measured(way: Chain, folder: Path
     assert all("no interface wwan9" in row["reason"] for row in rows)
 
 
+@pytest.mark.parametrize("family", ["10.78.0.0/30", "fd78::/64"], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("bound", [False, True], ids=["routed", "bound"])
+def test_an_interface_without_a_carrier_measures_nothing(
+    net: Namespaces, folder: Path, family: str, bound: bool
+) -> None:
+    """The kernel takes every packet and drops it; before the cable is pulled all is measured, if only as refused."""
+    probe, router = net.add("probe"), net.add("router")
+    wire = net.wire(probe, router, family)
+    net.route(probe, "default", via=wire.address_b)
+    far = "10.99.0.1" if "." in family else "fd99::1"
+    net.address(router, "lo", far + ("/32" if "." in family else "/128"))
+    over = f'interface = "{wire.device_a}"\n' if bound else ""
+    settings = (
+        path(far, over)
+        + path(far, 'method = "tcp"\nport = 80\n' + over)
+        + f'[[dns]]\nname = "a.test"\nresolver = "{far}"\n{over}'
+        + f'[[web]]\ntarget = "w"\nurl = "http://{far if "." in family else f"[{far}]"}/"\n{over}'
+    ).replace("trace = false", "trace = true")
+    asked = measured(probe, folder, settings)
+    assert {(row["kind"], row["outcome"]) for row in asked} == {
+        ("path", "measured"), ("path", "failed"), ("hops", "measured"), ("dns", "failed"), ("web", "failed"),
+    }  # fmt: skip
+    router.ip("link", "set", wire.device_b, "down")
+    rows = measured(probe, folder, settings)
+    assert sorted((row["kind"], row["outcome"]) for row in rows) == [
+        ("dns", "not_measured"), ("path", "not_measured"), ("path", "not_measured"), ("web", "not_measured"),
+    ]  # fmt: skip
+    assert {row["reason"] for row in rows} == {f"not sent: no carrier on {wire.device_a}"}
+
+
+@pytest.mark.parametrize(("method", "answered"), [("icmp", True), ("icmp", False), ("tcp", True), ("tcp", False)])
+def test_what_was_sent_into_a_carrier_that_is_lost_meanwhile_is_no_loss(
+    net: Namespaces, folder: Path, method: str, answered: bool
+) -> None:
+    """The cable is pulled in the middle of a train, with nobody's answer or some of them before."""
+    probe, router = net.add("probe"), net.add("router")
+    wire = net.wire(probe, router, "10.78.0.0/30")
+    if answered and method == "tcp":
+        serve(router, "web", folder)
+    if not answered:
+        router.ip("rule", "add", "iif", "lo", "to", wire.address_a, "blackhole", "priority", "0")
+    more = 'method = "tcp"\nport = 80\n' if method == "tcp" else ""
+    settings = path(wire.address_b, more).replace("count = 3", "count = 40").replace("= 20\n", "= 100\n")
+    with pulled(router, wire.device_b, after_s=1.5):
+        (row,) = measured(probe, folder, settings)
+    assert row["reason"] == f"not sent: no carrier on {wire.device_a}"
+    if answered:
+        assert row["outcome"] == "measured"
+        assert 0 < len(row["rtt_us"]) < 40
+        assert None not in row["rtt_us"]
+    else:
+        assert (row["outcome"], "rtt_us" in row) == ("not_measured", False)
+
+
 def test_a_test_that_is_bound_goes_over_its_interface_and_no_other(net: Namespaces, folder: Path) -> None:
     """Two ways to one address: the default route's server answers 200, the bound interface's 204."""
     probe, first, second = net.add("probe"), net.add("first"), net.add("second")
@@ -136,6 +191,41 @@ def test_a_captive_portal_is_called_one(way: Chain, folder: Path, mode: str, tol
     assert {name: row[name] for name in told} == told
     assert "/responder" in asked.read_text()
     assert 0 < row["connect_us"] + row["first_byte_us"] <= row["total_us"]
+
+
+#: a name that nobody has (RFC 6761)
+WEB = '[[web]]\ntarget = "w"\nurl = "http://page.invalid/"\n'
+
+
+def test_a_page_on_a_machine_without_a_network_is_not_measured(net: Namespaces, folder: Path) -> None:
+    (row,) = measured(net.add("probe"), folder, WEB)
+    assert (row["outcome"], row["reason"]) == ("not_measured", "not sent: Network is unreachable")
+    assert "phase" not in row
+
+
+@pytest.mark.parametrize(("prepare", "bound", "told"), [
+    ((), True, ("not_measured", "not sent: DEVICE: no address", None)),
+    (("address",), True, ("failed", None, "dns")),
+    (("address",), False, ("not_measured", "not sent: Network is unreachable", None)),
+    (("address", "route"), False, ("failed", None, "dns")),
+    (("address", "route", "pull"), True, ("not_measured", "not sent: no carrier on DEVICE", None)),
+    (("address", "route", "pull"), False, ("not_measured", "not sent: no carrier on DEVICE", None)),
+])  # fmt: skip
+def test_a_lookup_that_fails_is_the_networks_only_if_there_is_a_way_to_it(
+    net: Namespaces, folder: Path, prepare: Sequence[str], bound: bool, told: tuple[str | None, ...]
+) -> None:
+    probe, router = net.add("probe"), net.add("router")
+    wire = net.wire(probe, router, "10.78.0.0/30")
+    if "address" not in prepare:
+        probe.ip("addr", "flush", "dev", wire.device_a, "scope", "global")
+    if "route" in prepare:
+        net.route(probe, "default", via=wire.address_b)
+    if "pull" in prepare:
+        router.ip("link", "set", wire.device_b, "down")
+    (row,) = measured(probe, folder, WEB + (f'interface = "{wire.device_a}"\n' if bound else ""))
+    outcome, reason, phase = told
+    assert (row["outcome"], row.get("phase")) == (outcome, phase)
+    assert reason is None or row["reason"] == reason.replace("DEVICE", wire.device_a)
 
 
 def test_a_blocked_port_is_no_answer_and_a_closed_one_is_refused(way: Chain, net: Namespaces, folder: Path) -> None:

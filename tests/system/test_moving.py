@@ -138,9 +138,9 @@ def test_a_deployment_registered_and_corrected_afterwards_moves_the_points(chain
         registry.add_place(conn, "63.01.01.2001", "satu", "Satu", None, None)
         registry.add_place(conn, "63.02.01.2001", "dua", "Dua", None, None)
         number, affected = registry.deploy(conn, NAME, "satu", T0)
-        journal.mark_range(conn, affected)
+        journal.mark_range(conn, affected, T0)
     assert [(p["place"], p["regency"]) for p in chain.points()] == [("satu", "63.01")] * 2
     with chain.engine.begin() as conn:
-        journal.mark_range(conn, registry.correct_deployment(conn, number, from_ms=T0 + 100_000, place="dua"))
+        journal.mark_range(conn, registry.correct_deployment(conn, number, from_ms=T0 + 100_000, place="dua"), T0)
     found = sorted(chain.points(), key=lambda point: point["time"])
     assert [(p.get("place") or None, p["rsrp_dbm"]) for p in found] == [(None, -100), ("dua", -101)]

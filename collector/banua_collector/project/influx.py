@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select
-from sqlalchemy.dialects import sqlite
 
 from banua_collector import boots as boot_rules
 from banua_collector.dating import Anchor, date
-from banua_collector.db import reading
+from banua_collector.db import Claim, insert_or, lock_probes, reading
 from banua_collector.project.points import Candidate, Point, Speaker, Twins, points
-from banua_collector.project.target import Target
+from banua_collector.project.target import Refusal, Target
 from banua_collector.registry import deployments_of
-from banua_collector.tables import batches, boots, events, probes, todo, written
+from banua_collector.tables import batches, boots, events, probes, refused, todo, written
 from banua_wire.batch import open_rows
 from banua_wire.fields import BY_KIND
 
@@ -65,6 +64,7 @@ class InfluxProjection:
         """Prepare; `step` does the work."""
         self._engine, self._target, self._now_ms = engine, target, now_ms
         self.points_written = 0
+        self.points_refused = 0
         self.ranges_deleted = 0
 
     def step(self, skip: Iterable[int] = ()) -> int | None:
@@ -74,8 +74,21 @@ class InfluxProjection:
             self.project(probe_id)
         return probe_id
 
-    def project(self, probe_id: int) -> None:
-        """Project the oldest work of one probe; TargetUnavailableError: nothing is forgotten."""
+    def project(self, probe_id: int) -> bool:
+        """Project the oldest work of one probe; False when another process is at it.
+
+        TargetUnavailableError: nothing is forgotten. Points that the target will never take are kept with its reason.
+        """
+        claim = Claim(self._engine, NAME, probe_id)
+        if not claim.take():
+            return False
+        try:
+            self._project(probe_id)
+        finally:
+            claim.release()
+        return True
+
+    def _project(self, probe_id: int) -> None:
         with reading(self._engine) as conn:
             work, speaker = self._gather(conn, probe_id)
         plan = _plan(work, speaker)
@@ -84,10 +97,12 @@ class InfluxProjection:
             self._target.delete(speaker.probe, first_ms, last_ms)
             self.ranges_deleted += 1
         lines = [point.line for made in plan.writes.values() for point in made]
+        refusals: list[Refusal] = []
         for start in range(0, len(lines), LINES):
-            self._target.write(lines[start : start + LINES])
-        self.points_written += len(lines)
-        self._note_written(work, plan)
+            refusals += self._target.write(lines[start : start + LINES])
+        self.points_written += len(lines) - len(refusals)
+        self.points_refused += len(refusals)
+        self._note_written(work, plan, refusals)
 
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         """Return the probe whose work has waited longest, those in `skip` left out."""
@@ -145,31 +160,55 @@ class InfluxProjection:
     def _note_under_way(self, work: Work, plan: Plan) -> None:
         """Commit, before anything is touched, which batches will be, and between which ms their points may stand."""
         with self._engine.begin() as conn:
+            lock_probes(conn, [work.probe_id])
             for batch_id, made in plan.writes.items():
                 row = work.written.get(batch_id)
                 first_ms, last_ms = _extent(made, None if row is None else (row.first_ms, row.last_ms))
                 withheld = work.withheld[batch_id]
                 self._note(conn, work, batch_id, first_ms=first_ms, last_ms=last_ms, digest=None, withheld=withheld)
             for batch_id in set(plan.writes) - work.due:
-                also_due = insert(todo).values(projection=NAME, probe_id=work.probe_id, batch_id=batch_id)
+                also_due = insert(todo).values(
+                    projection=NAME, probe_id=work.probe_id, batch_id=batch_id, due_ms=self._now_ms()
+                )
                 work.todo_ids.append(conn.execute(also_due.returning(todo.c.id)).scalar_one())
 
-    def _note_written(self, work: Work, plan: Plan) -> None:
+    def _note_written(self, work: Work, plan: Plan, refusals: list[Refusal]) -> None:
         with self._engine.begin() as conn:
+            lock_probes(conn, [work.probe_id])
             for batch_id, made in plan.writes.items():
                 first_ms, last_ms = _extent(made)
                 values = {"first_ms": first_ms, "last_ms": last_ms, "digest": _digest(made)}
                 self._note(conn, work, batch_id, **values, withheld=work.withheld[batch_id])
             for start in range(0, len(work.todo_ids), IDS):
                 conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + IDS])))
+            self._note_refused(conn, work, plan, refusals)
             self._note_twins(conn, work, plan.twins)
 
     def _note(self, conn: Connection, work: Work, batch_id: int, **values: Any) -> None:
         conn.execute(
-            sqlite.insert(written)
+            insert_or(conn, written)
             .values(projection=NAME, batch_id=batch_id, probe_id=work.probe_id, **values)
             .on_conflict_do_update(index_elements=[written.c.projection, written.c.batch_id], set_=values)
         )
+
+    def _note_refused(self, conn: Connection, work: Work, plan: Plan, refusals: list[Refusal]) -> None:
+        """Keep what the target will never take, in place of what was kept of the same batches before."""
+        ids = list(plan.writes)
+        for start in range(0, len(ids), IDS):
+            mine = refused.c.batch_id.in_(ids[start : start + IDS])
+            conn.execute(delete(refused).where(refused.c.projection == NAME, mine))
+        batch_of = {point.line: point.batch_id for made in plan.writes.values() for point in made}
+        for refusal in refusals:
+            conn.execute(
+                insert(refused).values(
+                    projection=NAME,
+                    probe_id=work.probe_id,
+                    batch_id=batch_of[refusal.line],
+                    line=refusal.line,
+                    reason=refusal.reason[:300],
+                    noticed_ms=self._now_ms(),
+                )
+            )
 
     def _note_twins(self, conn: Connection, work: Work, twins: list[Twins]) -> None:
         for pair in twins:
@@ -290,15 +329,12 @@ def _digest(made: Iterable[Point]) -> bytes:
 
 
 def backlog(conn: Connection) -> tuple[int, int | None]:
-    """Return how many batches this projection has still to write, and when the oldest of them was received (ms)."""
-    mine = select(todo.c.batch_id).where(todo.c.projection == NAME).distinct().subquery()
-    count = conn.execute(select(func.count()).select_from(mine)).scalar_one()
-    oldest = conn.execute(
-        select(func.min(batches.c.received_ms)).where(batches.c.id.in_(select(mine.c.batch_id)))
-    ).scalar()
+    """Return how many batches this projection has still to write, and since when the oldest of them is due (ms)."""
+    due = select(func.count(todo.c.batch_id.distinct()), func.min(todo.c.due_ms)).where(todo.c.projection == NAME)
+    count, oldest = conn.execute(due).one()
     return count, oldest
 
 
-def age_s(received_ms: int | None, now_ms: int) -> float:
-    """Return how old `received_ms` is in seconds; 0 when there is nothing."""
-    return 0.0 if received_ms is None else max(now_ms - received_ms, 0) / 1000
+def age_s(due_ms: int | None, now_ms: int) -> float:
+    """Return how long something is due since `due_ms`, in seconds; 0 when there is nothing."""
+    return 0.0 if due_ms is None else max(now_ms - due_ms, 0) / 1000

@@ -4,6 +4,7 @@ A sensor is settings, a pure row builder and a thin runner. Each instance is a `
 so that a modem that hangs delays nobody else.
 """
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,16 +21,19 @@ from banua_probe.modem.port import AtPort
 from banua_probe.sensors.board import board_row, read_board
 from banua_probe.sensors.bound import who
 from banua_probe.sensors.dns import ask
-from banua_probe.sensors.hops import TracePolicy, measure_hops
+from banua_probe.sensors.hops import TracePolicy, hop_rows, measure_hops
 from banua_probe.sensors.modems import SharedModem
+from banua_probe.sensors.names import Names
 from banua_probe.sensors.neighbours import look_around
 from banua_probe.sensors.operators import OperatorScans
-from banua_probe.sensors.path import measure
+from banua_probe.sensors.path import Tools, measure
 from banua_probe.sensors.radio import RadioPolls
 from banua_probe.sensors.web import fetch
 from banua_probe.sensors.wifi import wifi_rows
 from banua_wire.fields import Value
 from banua_wire.rows import Row
+
+LOG: Final = logging.getLogger("banua_probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +76,33 @@ def _board(config: Config, around: Surroundings) -> list[Task]:
 
 
 def _path(config: Config, around: Surroundings) -> list[Task]:
-    policy = TracePolicy()
+    policy, names = TracePolicy(), Names()
 
     def task(target: PathTarget) -> Task:
-        def run(interface: str) -> list[Row]:
-            row = measure(target, around.boottime_ms, interface)
-            trigger = policy.due(row) if target.trace else None
-            hops = measure_hops(target, interface, trigger, around.boottime_ms) if trigger else []
-            return [row, *hops]
+        def run(interface: str) -> Row:
+            return measure(target, around.boottime_ms, interface, Tools(names))
 
-        return _bound("path", target, config, around, run)
+        def hops(row: Row, interface: str) -> list[Row]:
+            trigger = policy.due(row) if target.trace else None
+            if trigger is None:
+                return []
+            began_ms = around.boottime_ms()
+            try:
+                return measure_hops(target, interface, trigger, around.boottime_ms, names)
+            except Exception as error:  # a bug there must not take the row of the train with it
+                LOG.exception("hops %s failed", target.target)
+                reason = f"error in the probe: {error!r}"
+                return hop_rows(target.target, target.modem, trigger, began_ms, None, interface, reason)
+
+        return _bound("path", target, config, around, run, hops)
 
     return [task(target) for target in config.targets]
 
 
 def _dns(config: Config, around: Surroundings) -> list[Task]:
     def task(query: DnsQuery) -> Task:
-        def run(interface: str) -> list[Row]:
-            return [ask(query, around.boottime_ms, interface=interface)]
+        def run(interface: str) -> Row:
+            return ask(query, around.boottime_ms, interface=interface)
 
         return _bound("dns", query, config, around, run)
 
@@ -98,8 +111,8 @@ def _dns(config: Config, around: Surroundings) -> list[Task]:
 
 def _web(config: Config, around: Surroundings) -> list[Task]:
     def task(target: WebTarget) -> Task:
-        def run(interface: str) -> list[Row]:
-            return [fetch(target, around.boottime_ms, interface=interface)]
+        def run(interface: str) -> Row:
+            return fetch(target, around.boottime_ms, interface=interface)
 
         return _bound("web", target, config, around, run)
 
@@ -111,21 +124,31 @@ def _bound(
     test: PathTarget | DnsQuery | WebTarget,
     config: Config,
     around: Surroundings,
-    run: Callable[[str], list[Row]],
+    run: Callable[[str], Row],
+    then: Callable[[Row, str], list[Row]] = lambda _row, _interface: [],
 ) -> Task:
-    """Return the task that runs a test over the interface it is bound to, unless that is a modem's that is scanning.
+    """Return the task that runs a test over the interface it is bound to, and `then` what follows from its row.
 
-    A scan stops the modem's data: what is lost then is not the network's loss.
+    A scan stops the modem's data: what is lost then is not the network's loss. So nothing is run while the interface's
+    modem scans, a test during which a scan began is not measured whatever it heard, and what follows is dropped then.
     """
     interface = config.interface_of(test)
-    carriers = [around.modem(modem) for modem in config.modem if interface and modem.interface == interface]
+    modems = [around.modem(modem) for modem in config.modem if interface and modem.interface == interface]
     named = who(kind, test, interface)
     resting: dict[str, Value] = {"outcome": "not_measured", "reason": "the modem is scanning for operators"}
 
     def guarded() -> list[Row]:
-        if any(modem.scanning for modem in carriers):
-            return [Row(kind, around.boottime_ms(), named | resting)]
-        return run(interface)
+        began_ms = around.boottime_ms()
+        scans = [modem.scans for modem in modems]
+
+        def scanned() -> bool:
+            return any(modem.scanning for modem in modems) or scans != [modem.scans for modem in modems]
+
+        row = None if scanned() else run(interface)
+        if row is None or scanned():
+            return [Row(kind, began_ms, named | resting)]
+        more = then(row, interface)
+        return [row] if scanned() else [row, *more]
 
     return Task(" ".join([kind, *map(str, named.values())]), test.every_s * 1000, guarded)
 

@@ -4,10 +4,13 @@ import errno
 import os
 import select
 import socket
+import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from banua_probe.config import Bound
 from banua_probe.errors import ProbeError
+from banua_probe.sensors.carrier import carrier_state, route_interface
 from banua_wire.fields import BY_KIND, Value
 
 NEVER_LEFT: Final = frozenset(
@@ -25,9 +28,11 @@ NEVER_LEFT: Final = frozenset(
 )
 """What our own kernel says at once when it sends nothing; later, EHOSTUNREACH and ENETUNREACH are a router's words."""
 
+_NAME_BYTES: Final = 16  # IFNAMSIZ
+
 
 class NeverLeftError(OSError):
-    """Of one socket: nothing left this machine, no route, no such interface, not permitted; `strerror` says which."""
+    """Of one socket: nothing left this machine, no route, no carrier, not permitted; `strerror` says which."""
 
 
 class NotSentError(ProbeError):
@@ -52,20 +57,54 @@ def bind_to(sock: socket.socket, interface: str) -> None:
         raise NeverLeftError(error.errno, f"{interface}: {error.strerror}") from None
 
 
-def connect_within(sock: socket.socket, address: Any, timeout_s: float) -> None:
-    """Connect a TCP socket to a numeric `address` and leave it non-blocking.
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """The carrier of the interface that a test goes over, as it was when the test began."""
 
-    NeverLeftError when no packet was sent, TimeoutError after `timeout_s`, another OSError for what came back instead.
+    interface: str
+    changes: str
+    """How often it had been lost and found, as the kernel counts."""
+
+    def check(self) -> None:
+        """Raise NeverLeftError when it is lost, or was since: what is unanswered may never have left this machine."""
+        there, changes = carrier_state(self.interface)
+        if not there:
+            raise NeverLeftError(errno.ENETDOWN, f"no carrier on {self.interface}")
+        if changes != self.changes:
+            raise NeverLeftError(errno.ENETDOWN, f"carrier lost on {self.interface}")
+
+
+def carrier_of(sock: socket.socket, host: str) -> Carrier:
+    """Return the carrier that packets from `sock` to `host`, an IP address, need; NeverLeftError when there is none.
+
+    The interface is the one that `sock` is bound to, or else the one that the routes take.
+    """
+    bound = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_BYTES).rstrip(b"\0").decode()
+    interface = bound or route_interface(host)
+    carrier = Carrier(interface, carrier_state(interface)[1])
+    carrier.check()
+    return carrier
+
+
+def connect_within(sock: socket.socket, address: Any, timeout_s: float) -> int:
+    """Connect a TCP socket to a numeric `address`, leave it non-blocking, and return how long it took in ns.
+
+    NeverLeftError when no packet was sent or the carrier was lost while none came back, TimeoutError after `timeout_s`,
+    another OSError for what came back instead.
     """
     sock.setblocking(False)
+    carrier = carrier_of(sock, address[0])
+    began_ns = time.monotonic_ns()
     code = sock.connect_ex(address)
     if code in NEVER_LEFT:
         raise NeverLeftError(code, os.strerror(code))
     if code == errno.EINPROGRESS:
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
-        if not poll.poll(max(0.0, timeout_s) * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        answered = poll.poll(max(0.0, timeout_s) * 1000)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if answered else errno.ETIMEDOUT
+    took_ns = time.monotonic_ns() - began_ns
     if code:
+        carrier.check()
         raise OSError(code, os.strerror(code))
+    return took_ns

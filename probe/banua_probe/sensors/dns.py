@@ -1,7 +1,8 @@
 """`dns`: one question for an A record to one resolver (RFC 1035), asked anew each time.
 
 No cache of ours answers: each try has a random id and a source port of its own, and hears its resolver only. An answer,
-whatever its code, is measured; silence is a failure; a question that never left this machine was not measured.
+whatever its code, is measured; silence is a failure; a question that never left this machine, or went unanswered while
+its interface lost its carrier, was not measured.
 """
 
 import ipaddress
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from banua_probe.config import DnsQuery
-from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within, who
+from banua_probe.sensors.bound import NeverLeftError, bind_to, carrier_of, connect_within, who
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
@@ -236,13 +237,18 @@ def _try(name: Name, query: DnsQuery, interface: str, timeout_s: float) -> _Look
     with sock:
         try:
             bind_to(sock, interface)
+            carrier = carrier_of(sock, query.resolver)
             sock.connect((query.resolver, query.port))
             sent_ns = time.monotonic_ns()
             sock.send(message)
         except OSError as error:
             raise NeverLeftError(error.errno, error.strerror) from error
         deadline_ns = sent_ns + round(timeout_s * 1e9)
-        answer, at_ns = _hear(sock, (number, name), deadline_ns, timeout_s)
+        try:
+            answer, at_ns = _hear(sock, (number, name), deadline_ns, timeout_s)
+        except _Unanswered:
+            carrier.check()
+            raise
     if not answer.truncated:
         return _Lookup(answer, "udp", (at_ns - sent_ns) // 1000)
     try:
@@ -250,7 +256,10 @@ def _try(name: Name, query: DnsQuery, interface: str, timeout_s: float) -> _Look
             bind_to(tcp, interface)
             connect_within(tcp, (query.resolver, query.port), _left_s(deadline_ns))
             answer, at_ns = _over_tcp(tcp, message, deadline_ns)
+    except NeverLeftError:
+        raise
     except TimeoutError:
+        carrier.check()
         raise _Unanswered(f"truncated, and over TCP no answer within {timeout_s:g} s") from None
     except OSError as error:
         raise _Unanswered(f"truncated, and over TCP {_plain(error)}") from None

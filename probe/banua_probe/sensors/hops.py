@@ -1,14 +1,14 @@
 """`hops`: which routers a path passes, and when a path is worth tracing; the trace itself is in `traceroute.py`."""
 
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from banua_probe.config import PathTarget
 from banua_probe.sensors.bound import NotSentError
 from banua_probe.sensors.course import Hop
+from banua_probe.sensors.names import Names
 from banua_probe.sensors.traceroute import Trace, trace
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
@@ -21,7 +21,6 @@ WHILE_FAILED_MS: Final = 3_600_000
 
 Cause = Literal["failed", "changed"]
 Trigger = Literal["failed", "changed", "demand"]
-Resolve = Callable[[str], list[Any]]
 
 
 def hop_rows(
@@ -30,7 +29,8 @@ def hop_rows(
     """Return the summary row of a trace and a row for each hop.
 
     `found` is None, and `reason` says why, when nothing left this machine: then there is the summary alone, and it is
-    *not measured*. `modem` and `interface` are "" where the routes decided.
+    *not measured*. Otherwise `reason` is told beside that of `found`. `modem` and `interface` are "" where the routes
+    decided.
     """
     who = {name: text for name, text in (("target", target), ("modem", modem), ("interface", interface)) if text}
     summary: dict[str, Value] = {**who, "trigger": trigger}
@@ -46,7 +46,7 @@ def hop_rows(
     if found.pmtu_bytes is not None:
         summary["pmtu_bytes"] = found.pmtu_bytes
     if reason or found.reason:
-        summary["reason"] = reason or found.reason
+        summary["reason"] = "; ".join(filter(None, (found.reason, reason)))
     return [_row(boottime_ms, summary), *(_row(boottime_ms, {**who, **_hop_values(hop)}) for hop in found.hops)]
 
 
@@ -61,25 +61,22 @@ def _row(boottime_ms: int, values: dict[str, Value]) -> Row:
     return Row("hops", boottime_ms, within_dictionary("hops", values))
 
 
-def _resolve(host: str) -> list[Any]:
-    return list(socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM))
-
-
 def measure_hops(
     target: PathTarget,
     interface: str,
     trigger: Trigger,
     boottime_ms: Callable[[], int],
-    resolve: Resolve = _resolve,
+    names: Names | None = None,
 ) -> list[Row]:
-    """Trace `target` over `interface` ("": the routes decide) and return its rows; under a minute."""
+    """Trace `target` over `interface` ("": the routes decide) and return its rows; under a minute.
+
+    `names` knows where the target was last, should its name not resolve.
+    """
     started_ms = boottime_ms()
     found, reason = None, ""
     try:
-        family, _, _, _, sockaddr = resolve(target.host)[0]
-        found = trace(str(sockaddr[0]), family, interface=interface)
-    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a name that IDNA refuses
-        reason = f"name not resolved: {getattr(error, 'strerror', None) or error}"
+        address, reason = (names or Names()).address(target.host)
+        found = trace(*address, interface=interface)
     except NotSentError as error:
         reason = str(error)
     return hop_rows(target.target, target.modem, trigger, started_ms, found, interface, reason)

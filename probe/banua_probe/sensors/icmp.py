@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from banua_probe.sensors.bound import NEVER_LEFT, NotSentError, bind_to
+from banua_probe.sensors.bound import NEVER_LEFT, NeverLeftError, NotSentError, bind_to, carrier_of
 from banua_probe.sensors.echo import TOKEN_BYTES, Ledger, parse_reply, parse_stamp, request
 from banua_probe.sensors.icmp_error import (
     ORIGIN_ICMP,
@@ -106,7 +106,9 @@ def run_train(
 ) -> Train:
     """Send one request and wait for its reply, then `count` more, one each `interval_s`, without waiting in between.
 
-    A reply counts within `timeout_s` of its request. NotPermitted, or NotSentError when not even the first one left.
+    A reply counts within `timeout_s` of its request. The train ends where a request cannot be sent or the interface has
+    lost its carrier: then the unanswered requests at its end may never have left, and are taken off. NotPermitted, or
+    NotSentError when nothing is known to have left.
     """
     with open_socket(family, open_) as sock:
         exchange = _Exchange(sock, family, payload_bytes, round(timeout_s * 1e9))
@@ -146,6 +148,7 @@ class _Exchange:
             sock.setsockopt(*RECVERR[self._family], 1)
             with contextlib.suppress(OSError):  # an old kernel: the program's own times have to do
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMPING)
+            self._carrier = carrier_of(sock, address)
             sock.connect((address, 0))
         except OSError as error:
             raise NotSentError(f"not sent: {error.strerror}") from error
@@ -157,8 +160,9 @@ class _Exchange:
         """Send the next request; False when it could not be sent, NotSentError when it was the first."""
         message = request(self._family, self._ident, self._ledger.sent, self._payload)
         for last_try in (False, False, True):
-            at_ns = time.monotonic_ns()
             try:
+                self._carrier.check()
+                at_ns = time.monotonic_ns()
                 self._sock.send(message)
             except OSError as error:
                 if last_try or (not self._ledger.sent and error.errno in NEVER_LEFT):
@@ -231,8 +235,17 @@ class _Exchange:
         self._ledger.answer(seq, at_ns, stamp_ns)
 
     def train(self) -> Train:
-        """Return the train as it stands."""
+        """Return the train as it stands; NotSentError when nothing that is known to have left is in it."""
         rtts, all_by_kernel = self._ledger.rtts_us()
+        if rtts[-1] is None:
+            try:
+                self._carrier.check()
+            except NeverLeftError as error:
+                self._ended = f"not sent: {error.strerror}"
+                while rtts and rtts[-1] is None:
+                    rtts.pop()
+        if not rtts:
+            raise NotSentError(self._ended)
         return Train(
             rtts,
             "kernel" if all_by_kernel else "user",

@@ -32,6 +32,8 @@ class SharedModem:
         self._scanning = threading.Event()
         self.sim_plmn: str | None = None
         """Home network of the SIM that was in it at the last poll, None if that was not answered."""
+        self.scans = 0
+        """How many scans have begun; one that has begun and goes on is `scanning` already."""
 
     @property
     def scanning(self) -> bool:
@@ -58,6 +60,7 @@ class SharedModem:
         """Return the networks in sight as `AtModem.scan` does, in minutes; raises its errors and `ModemBusy`."""
         with self._taken() as modem:
             self._scanning.set()
+            self.scans += 1
             try:
                 return modem.scan()
             finally:

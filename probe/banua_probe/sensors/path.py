@@ -1,18 +1,19 @@
 """`path`: trains of round trips to a target (RFC 2681), by ICMP echo or by TCP connect.
 
-The first packet of a train may wake the radio; its round trip is kept apart. What was never sent is not lost, and where
-ICMP is not permitted nothing was measured.
+The first packet of a train may wake the radio; its round trip is kept apart. What was never sent is not lost: a packet
+that the interface took without a carrier was not sent. Where ICMP is not permitted nothing was measured.
 """
 
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from banua_probe.config import PathTarget
 from banua_probe.sensors.bound import NeverLeftError, NotSentError, bind_to, connect_within, who
 from banua_probe.sensors.icmp import NotPermitted, Train, run_train
+from banua_probe.sensors.names import Address, Names
 from banua_probe.sensors.within import within_dictionary
 from banua_wire.fields import Value
 from banua_wire.rows import Row
@@ -20,49 +21,35 @@ from banua_wire.rows import Row
 TIMEOUT_S: Final = 3.0
 """T_max: what takes longer is lost."""
 
-Resolve = Callable[[str, int], list[Any]]
-Address = tuple[str, socket.AddressFamily]
-
 
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a train needs of the world: names, ICMP trains, and waiting."""
 
-    resolve: Resolve = lambda host, port: list(socket.getaddrinfo(host, port or None, type=socket.SOCK_STREAM))
+    names: Names = field(default_factory=Names)
     echo: Callable[..., Train] = run_train
     sleep: Callable[[float], None] = time.sleep
-
-
-class _Unresolved(Exception):  # noqa: N818 (an outcome, not an error of ours)
-    """The target's name stands for no address."""
 
 
 def measure(target: PathTarget, boottime_ms: Callable[[], int], interface: str = "", tools: Tools | None = None) -> Row:
     """Run one train to `target`, bound to `interface` if one is given, and return its row.
 
-    A name that does not resolve is a failure with its reason.
+    When the target's name does not resolve, the train goes to the last address it is known to have stood for, and
+    `reason` says so; with none known nothing was sent, and it is not measured.
     """
     tools = tools or Tools()
     started_ms = boottime_ms()
     values = who("path", target, interface)
     try:
-        address = _address(target, tools.resolve)
+        address, note = tools.names.address(target.host)
         values["address"] = address[0]
         by_method = _by_icmp if target.method == "icmp" else _by_tcp
         values |= by_method(target, address, interface, tools)
-    except _Unresolved as error:
-        values |= {"outcome": "failed", "reason": str(error)}
+        if note:
+            values["reason"] = f"{values['reason']}; {note}" if "reason" in values else note
     except (NotPermitted, NotSentError) as error:
         values |= {"outcome": "not_measured", "reason": str(error)}
     return Row("path", started_ms, within_dictionary("path", values))
-
-
-def _address(target: PathTarget, resolve: Resolve) -> Address:
-    try:
-        found = resolve(target.host, target.port)[0]
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA refuses
-        raise _Unresolved(f"name not resolved: {getattr(error, 'strerror', None) or error}") from error
-    return str(found[4][0]), found[0]
 
 
 def _by_icmp(target: PathTarget, address: Address, interface: str, tools: Tools) -> dict[str, Value]:
@@ -99,19 +86,17 @@ def _by_tcp(target: PathTarget, address: Address, interface: str, tools: Tools) 
 def connect_once(address: Address, port: int, interface: str = "") -> float | None:
     """Return the time of one TCP connect to `address` in µs, None when refused or over TIMEOUT_S.
 
-    OSError when it never left this machine: no route, no address, no such interface, not permitted.
+    OSError when it never left this machine: no route, no address, no carrier, no such interface, not permitted.
     """
     host, family = address
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         bind_to(sock, interface)
-        before = time.monotonic_ns()
         try:
-            connect_within(sock, (host, port), TIMEOUT_S)
+            return connect_within(sock, (host, port), TIMEOUT_S) / 1000
         except NeverLeftError:
             raise
         except OSError:
             return None
-        return (time.monotonic_ns() - before) / 1000
 
 
 def train_values(rtts: Sequence[float | None], source: str, reason: str, *, stopped: bool = False) -> dict[str, Value]:

@@ -13,10 +13,11 @@ import ipaddress
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from banua_probe.sensors.bound import NotSentError, bind_to
+from banua_probe.sensors.bound import Carrier, NeverLeftError, NotSentError, bind_to, carrier_of
 from banua_probe.sensors.course import Course, Hop, Limits, Reply, follow
 from banua_probe.sensors.icmp_error import (
     ORIGIN_ICMP,
@@ -78,6 +79,7 @@ class UdpWire:
         self._poll = select.poll()
         self._flying: dict[int, tuple[int, socket.socket, int]] = {}  # by file descriptor: number, socket, sent at
         self._sent = 0
+        self._carrier: Carrier | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +121,11 @@ class UdpWire:
         for fd in [fd for fd, (flying, _, _) in self._flying.items() if flying == number]:
             self._close(fd)
 
+    def check_carrier(self) -> None:
+        """Raise NeverLeftError when the interface lost its carrier since the first packet."""
+        if self._carrier is not None:
+            self._carrier.check()
+
     def smallest_bytes(self) -> int:
         """Return the size of the packets of a trace."""
         return len(_TRACE_PAYLOAD) + self._family.headers_bytes
@@ -141,6 +148,8 @@ class UdpWire:
         try:
             sock.setblocking(False)
             bind_to(sock, self._interface)
+            self._carrier = self._carrier or carrier_of(sock, self._address)
+            self._carrier.check()
             for option, value in ((self._family.recverr, 1), (self._family.mtu_discover, _PROBE)):
                 sock.setsockopt(self._family.level, option, value)
             sock.setsockopt(self._family.level, self._family.ttl, ttl)
@@ -191,17 +200,38 @@ def trace(address: str, family: socket.AddressFamily, *, interface: str = "", li
     """Trace the path to `address`, an IP address, at most `limits.whole_s` and `path_mtu.WHOLE_S` long.
 
     `pmtu_bytes` is absent where the target never answers and no router states it, and where the search takes too long.
-    NotSentError when nothing left this machine.
+    The trace ends when the interface loses its carrier: then the silent hops at its end, whose packets may never have
+    left, are taken off. NotSentError when nothing is known to have left this machine.
     """
     limits = limits or Limits()
     course = Course(plain(address), limits)
     try:
         with UdpWire(address, family, interface) as wire:
             follow(course, wire, limits)
+            hops, reason = known(course, wire.check_carrier)
     except OSError as error:
         raise NotSentError(f"not sent: {error.strerror or error}") from error
     pmtu_bytes = _path_mtu(address, family, interface, reached=course.reached)
-    return Trace(course.target, course.hops(), course.reached, pmtu_bytes, course.why_unreached())
+    return Trace(course.target, hops, course.reached, pmtu_bytes, reason)
+
+
+def known(course: Course, check_carrier: Callable[[], None]) -> tuple[list[Hop], str]:
+    """Return the hops of an ended trace, and why it did not reach its target.
+
+    Silent hops at its end are not known when `check_carrier` raises NeverLeftError; with no other hop, that is raised.
+    """
+    hops, reason = course.hops(), course.why_unreached()
+    if course.reached or hops[-1].address is not None:
+        return hops, reason
+    try:
+        check_carrier()
+    except NeverLeftError as error:
+        while hops and hops[-1].address is None:
+            hops.pop()
+        if not hops:
+            raise
+        reason = f"not sent: {error.strerror}"
+    return hops, reason
 
 
 def plain(address: str) -> str:
@@ -212,7 +242,9 @@ def plain(address: str) -> str:
 def _path_mtu(address: str, family: socket.AddressFamily, interface: str, *, reached: bool) -> int | None:
     with UdpWire(address, family, interface) as wire, contextlib.suppress(OSError):
         search = MtuSearch(wire.smallest_bytes(), wire.local_mtu_bytes())
-        return find(lambda size_bytes: _ask(wire, size_bytes), search, plain(address), reached=reached)
+        found = find(lambda size_bytes: _ask(wire, size_bytes), search, plain(address), reached=reached)
+        wire.check_carrier()
+        return found
     return None
 
 

@@ -26,6 +26,9 @@ Interface = Annotated[str, Meta(pattern=r"^[!-.0-9:-~]{0,15}\Z")]
 
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _SECRET_BITS: Final = 0o077
+_WITHOUT_CONTENT: Final = frozenset({204, 304})
+_MAX_LABEL: Final = 63  # RFC 1035 §2.3.4
+_IPV6: Final = 6
 MAX_POLLS: Final = 600
 """Most polls in one `radio` row: the dictionary's range."""
 
@@ -106,7 +109,7 @@ class DnsQuery(Bound, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """IP address of the resolver."""
     port: Port = 53
     expect: Annotated[list[Host], Meta(max_length=16)] = []
-    """Addresses or networks that a true answer lies in."""
+    """Addresses or networks that a true answer lies in; an IPv4 address is asked for."""
     every_s: Seconds = 900
 
 
@@ -115,9 +118,9 @@ class WebTarget(Bound, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     target: Name
     url: Annotated[str, Meta(min_length=8, max_length=500, pattern=r"^https?://[!-~]+\Z")]
-    expect_status: Annotated[int, Meta(ge=100, le=599)] = 204
+    expect_status: Annotated[int, Meta(ge=200, le=599)] = 204
     expect_text: Annotated[str, Meta(max_length=200)] = ""
-    """A text that the true page contains."""
+    """A text that the true page contains; 204 and 304 have no content."""
     ca_file: str = ""
     """Certificate authority to trust instead of the system's."""
     max_kb: Annotated[int, Meta(ge=1, le=10_000)] = 64
@@ -252,19 +255,30 @@ def _check_targets(config: Config) -> None:
             raise ConfigError(f"path.{path.target}.port: {told}")
     for query in config.dns:
         _check_bound(f"dns.{query.name}", query, config)
-        if not is_address(query.resolver):
-            raise ConfigError(f"dns.{query.name}.resolver: {query.resolver!r} is not an IP address")
-        for network in query.expect:
-            if not _reads(ipaddress.ip_network, network):
-                raise ConfigError(f"dns.{query.name}.expect: {network!r} is neither an address nor a network")
+        _check_query(f"dns.{query.name}", query)
     for web in config.web:
         _check_bound(f"web.{web.target}", web, config)
         if wrong := check_url(web.url):
             raise ConfigError(f"web.{web.target}.url: {wrong}")
+        if web.expect_text and web.expect_status in _WITHOUT_CONTENT:
+            raise ConfigError(f"web.{web.target}.expect_text: status {web.expect_status} has no content")
         check_readable(f"web.{web.target}.ca_file", web.ca_file)
     for wifi in config.wifi:
         if not wifi.interface:
             raise ConfigError("wifi.interface: missing")
+
+
+def _check_query(where: str, query: DnsQuery) -> None:
+    for label in query.name.removesuffix(".").split("."):
+        if not 0 < len(label) <= _MAX_LABEL:
+            raise ConfigError(f"{where}.name: the label {label!r} is not 1 to {_MAX_LABEL} characters long")
+    if not is_address(query.resolver):
+        raise ConfigError(f"{where}.resolver: {query.resolver!r} is not an IP address")
+    for network in query.expect:
+        if not _reads(ipaddress.ip_network, network):
+            raise ConfigError(f"{where}.expect: {network!r} is neither an address nor a network")
+    if query.expect and all(ipaddress.ip_network(network).version == _IPV6 for network in query.expect):
+        raise ConfigError(f"{where}.expect: IPv6 only, but IPv4 is asked for")
 
 
 def _once(what: str, names: list[tuple[str, ...]]) -> None:

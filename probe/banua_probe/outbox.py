@@ -3,7 +3,8 @@
 SQLite, WAL, synchronous=FULL, one writer. Rows wait in memory until `commit`, in the open table until `seal`, which
 turns them into immutable signed batches of the current stream in the same transaction. What a receipt settles becomes
 evictable; the oldest of that goes first when space is needed. A batch that has to go unsettled is declared in a `lost`
-row.
+row. When the disk fails, OutboxError says so and the daemon holds: rows wait in memory, nothing is offered for a while.
+When the file proves to be damaged it is moved aside whole and a new one begun, at opening or in the middle of a run.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from banua_probe.errors import OutboxError
 from banua_wire import batch
 from banua_wire.envelope import STREAM_BYTES, Envelope, unpack
 from banua_wire.errors import WireError
-from banua_wire.fields import SCHEMA, Value
+from banua_wire.fields import MAX_TEXT, SCHEMA, Value
 from banua_wire.receipt import Receipt
 from banua_wire.rows import Row, checked
 
@@ -30,10 +31,13 @@ MAX_BATCH_ROWS: Final = 240
 """Most rows sealed into one batch."""
 MAX_MEMORY_ROWS: Final = 5000
 """Most rows held in memory while the disk refuses them; the oldest go first, counted in an event."""
+HOLD_MS: Final = 30_000
+"""How long nothing is offered for sending after the file could not be read."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS open_rows (id INTEGER PRIMARY KEY, boot_id BLOB NOT NULL, row BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS rows_aside (id INTEGER PRIMARY KEY, boot_id BLOB NOT NULL, row BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, stream BLOB NOT NULL, seq INTEGER NOT NULL, hash8 BLOB NOT NULL,
     state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, message BLOB NOT NULL,
@@ -78,11 +82,13 @@ class Outbox:
         self._changes: dict[int, tuple[str, int]] = {}
         self._events = 0
         self._last_retry = 0
+        self.stream, self._ask, self._forks, self._newest_id = b"", 0, 0, 0
+        self._bytes_used, self._hold_until = 0, 0
+        self._read_failed = self._is_gone = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
-            self._db = self._open()
-            self._load()
+            self._begin()
         except (OSError, sqlite3.Error) as error:
             raise OutboxError(f"outbox {path}: {error}") from error
 
@@ -95,6 +101,14 @@ class Outbox:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        self._db = self._open()
+        try:
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
     def _open(self) -> sqlite3.Connection:
         db = _connect(self._path)
         try:
@@ -102,38 +116,90 @@ class Outbox:
             if db.execute("PRAGMA quick_check").fetchone()[0] == "ok":
                 db.executescript(_SCHEMA)
                 return db
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+        except sqlite3.Error as error:
+            if not _is_damage(error):
                 db.close()
                 raise
         db.close()
+        self._move_aside()
+        db = _connect(self._path)
+        _prepare(db)
+        db.executescript(_SCHEMA)
+        return db
+
+    def _move_aside(self) -> None:
         aside = next(name for n in range(1, 1000) if not (name := self._path.with_suffix(f".damaged-{n}")).exists())
         for suffix in ("", "-wal", "-shm"):
             source = Path(f"{self._path}{suffix}")
             if source.exists():
                 source.rename(f"{aside}{suffix}")
         self.note("outbox_damaged", aside.name)
-        db = _connect(self._path)
-        _prepare(db)
-        db.executescript(_SCHEMA)
-        return db
+
+    def _mend(self, error: sqlite3.Error) -> None:
+        """Begin anew where `error` shows that the file is damaged; anything else may pass."""
+        if not self._is_gone:
+            if not _is_damage(error):
+                return
+            self._is_gone = True  # until a new one stands, each use tries again
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._changes.clear()
+            self._move_aside()
+        self._begin()
+        self._is_gone = False
 
     def _load(self) -> None:
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
         if "stream" not in meta:
-            meta = {"stream": secrets.token_bytes(STREAM_BYTES), "next_seq": 1, "ask": 0, "previous": b"", "forks": 0}
+            meta = self._new_meta()
             with self._transaction():
                 self._db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        self.stream: bytes = meta["stream"]
+                self._db.execute("INSERT INTO sqlite_sequence VALUES ('batches', ?)", (self._newest_id,))
+        self._sort_by_dictionary()
+        self.stream = meta["stream"]
         self.next_seq: int = meta["next_seq"]
-        self._ask: int = meta["ask"]
+        self._ask = meta["ask"]
         self._previous: bytes = meta["previous"]
-        self._forks: int = meta["forks"]
+        self._forks = meta["forks"]
         self.newest_before_start: int = self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
-        self.waiting: int = self._count("SELECT count(*) FROM batches WHERE state = 'waiting'")
-        self.open_rows: int = self._count("SELECT count(*) FROM open_rows")
+        self._newest_id = max(self._newest_id, self.newest_before_start)
+        self._count_all()
 
-    def _count(self, query: str) -> int:
+    def _new_meta(self) -> dict[str, Any]:
+        """Return what a new file starts with: it goes on from one that was damaged while we ran.
+
+        So do the ids of batches: who remembers one of the damaged file must not mean one of the new.
+        """
+        return {
+            "stream": secrets.token_bytes(STREAM_BYTES),
+            "next_seq": 1,
+            "ask": self._ask,
+            "previous": self.stream,
+            "forks": self._forks + bool(self.stream),
+        }
+
+    def _sort_by_dictionary(self) -> None:
+        """Set aside open rows that this version's dictionary does not hold, and open again those it does."""
+        with self._transaction():
+            self._move_rows("rows_aside", "open_rows", known=True)
+            aside = self._move_rows("open_rows", "rows_aside", known=False)
+            if aside:
+                detail = f"{aside} open rows that the dictionary of this version does not hold"
+                self._insert_open([self._event("rows_set_aside", detail)])
+
+    def _move_rows(self, source: str, target: str, *, known: bool) -> int:
+        rows = self._db.execute(f"SELECT id, row FROM {source}")  # noqa: S608 (a table of ours, thrice)
+        ids = [(row_id,) for row_id, packed in rows if _is_known(packed) == known]
+        copy = f"INSERT INTO {target} (boot_id, row) SELECT boot_id, row FROM {source} WHERE id = ?"  # noqa: S608
+        self._db.executemany(copy, ids)
+        self._db.executemany(f"DELETE FROM {source} WHERE id = ?", ids)  # noqa: S608
+        return len(ids)
+
+    def _count_all(self) -> None:
+        self.open_rows = self._number("SELECT count(*) FROM open_rows")
+        self.waiting = self._number("SELECT count(*) FROM batches WHERE state = 'waiting'")
+
+    def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
 
     @contextlib.contextmanager
@@ -158,8 +224,11 @@ class Outbox:
 
     def note(self, name: str, detail: str) -> None:
         """Add an `event` row that happened now."""
+        self.add(self._event(name, detail))
+
+    def _event(self, name: str, detail: str) -> Row:
         self._events += 1
-        self.add(Row("event", self._owner.boottime_ms(), {"name": name, "n": self._events, "detail": detail or "-"}))
+        return Row("event", self._owner.boottime_ms(), {"name": name, "n": self._events, "detail": detail or "-"})
 
     @property
     def rows_held(self) -> int:
@@ -179,22 +248,17 @@ class Outbox:
         """Seal every row there is, boot by boot, adding `anchor` to this boot's; return the number of batches."""
         if anchor is None and not self._memory and not self.open_rows:
             return 0
-        stored = (self.next_seq, self._previous)
         sealed = 0
-        try:
-            with self._errors(), self._transaction():
-                self._insert_open(self._memory)
-                self._insert_open([] if anchor is None else [checked(anchor)])  # not kept when the disk refuses
-                self._write_changes()
-                for boot, rows in self._rows_by_boot().items():
-                    for chunk in _chunks(rows):
-                        sealed += self._insert_sealed(boot, chunk)
-                self._checkpoint("mid_seal")
-                self._db.execute("DELETE FROM open_rows")
-                self._write_meta()
-        except BaseException:
-            self.next_seq, self._previous = stored
-            raise
+        with self._sealing():
+            self._insert_open(self._memory)
+            self._insert_open([] if anchor is None else [checked(anchor)])  # not kept when the disk refuses
+            self._write_changes()
+            for boot, rows in self._rows_by_boot().items():
+                for chunk in _chunks(rows):
+                    sealed += self._insert_sealed(boot, chunk)
+            self._checkpoint("mid_seal")
+            self._db.execute("DELETE FROM open_rows")
+            self._write_meta()
         self._committed()
         self.open_rows = 0
         self.waiting += sealed
@@ -231,7 +295,36 @@ class Outbox:
         try:
             yield
         except sqlite3.Error as error:
+            try:
+                self._mend(error)
+            except (OSError, sqlite3.Error) as another:
+                raise OutboxError(f"outbox {self._path}: {error}; no new one: {another}") from another
             raise OutboxError(f"outbox {self._path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Translate errors as for a write, and hold; the log has each of them, an event the first of a run."""
+        try:
+            with self._errors():
+                yield
+        except OutboxError as error:
+            self._hold_until = self._owner.boottime_ms() + HOLD_MS
+            if not self._read_failed:
+                self._read_failed = True
+                self.note("outbox_read_failed", str(error.__cause__)[:MAX_TEXT])
+            raise
+
+    @contextlib.contextmanager
+    def _sealing(self) -> Iterator[None]:
+        """Open a transaction that takes back the numbers it gave out when it fails."""
+        with self._errors():
+            stored = (self.next_seq, self._previous)
+            try:
+                with self._transaction():
+                    yield
+            except BaseException:
+                self.next_seq, self._previous = stored
+                raise
 
     # --- sealing ------------------------------------------------------------------------------------------------------
 
@@ -253,10 +346,11 @@ class Outbox:
                 raise
             middle = len(rows) // 2
             return self._insert_sealed(boot_id, rows[:middle]) + self._insert_sealed(boot_id, rows[middle:])
-        self._db.execute(
+        inserted = self._db.execute(
             "INSERT INTO batches (stream, seq, hash8, state, message) VALUES (?, ?, ?, 'waiting', ?)",
             (self.stream, self.next_seq, batch.digest(message)[: batch.HASH8_BYTES], message),
         )
+        self._newest_id = inserted.lastrowid or self._newest_id
         self.next_seq += 1
         self._previous = b""
         return 1
@@ -276,22 +370,25 @@ class Outbox:
             self._write_meta()
 
     def reseal(self, ref: Ref) -> None:
-        """Seal the rows of `ref` again under another stream, since another batch holds its seq at the collector."""
+        """Seal the rows of `ref` again under another stream, since another batch holds its seq at the collector.
+
+        All its rows, a `previous_stream` of an earlier fork too: its `n` says which fork that was, wherever it stands.
+        """
         message = self.message(ref)
         if message is None:
             return
+        try:
+            boot_id, rows = unpack(message)[0].boot_id, batch.open_rows(message)
+        except WireError:  # a newer version sealed it, and can seal it again
+            self.mark(ref, REFUSED)
+            return
+        was_waiting = self._state(ref.id) == WAITING
         if ref.stream == self.stream:
             self._new_stream()
-        stored = (self.next_seq, self._previous)
-        was_waiting = self._state(ref.id) == WAITING
-        try:
-            with self._errors(), self._transaction():
-                self._db.execute("DELETE FROM batches WHERE id = ?", (ref.id,))
-                sealed = self._insert_sealed(unpack(message)[0].boot_id, batch.open_rows(message))
-                self._write_meta()
-        except BaseException:
-            self.next_seq, self._previous = stored
-            raise
+        with self._sealing():
+            self._db.execute("DELETE FROM batches WHERE id = ?", (ref.id,))
+            sealed = self._insert_sealed(boot_id, rows)
+            self._write_meta()
         self._changes.pop(ref.id, None)
         self.waiting += sealed - was_waiting
 
@@ -313,6 +410,8 @@ class Outbox:
         return self._pick(count, set(without), "DESC")
 
     def _pick(self, count: int, without: set[int], order: str) -> list[Ref]:
+        if self._owner.boottime_ms() < self._hold_until:
+            return []
         settled = {batch_id for batch_id, (state, _) in self._changes.items() if state != WAITING}
         query = (
             "SELECT id, stream, seq, hash8, tries FROM batches"  # noqa: S608 (order is one of two literals)
@@ -320,17 +419,22 @@ class Outbox:
         )
         picked: list[Ref] = []
         if count > 0:
-            for columns in self._db.execute(query):
-                if columns[0] not in without and columns[0] not in settled:
-                    picked.append(self._ref(columns))
-                if len(picked) == count:
-                    break
+            with self._reading():
+                for columns in self._db.execute(query):
+                    if columns[0] not in without and columns[0] not in settled:
+                        picked.append(self._ref(columns))
+                    if len(picked) == count:
+                        break
         return picked
 
     def message(self, ref: Ref) -> bytes | None:
         """Return the bytes of a batch, None when it has been evicted."""
-        found = self._db.execute("SELECT message FROM batches WHERE id = ?", (ref.id,)).fetchone()
-        return found[0] if found else None
+        found = self._select("SELECT message FROM batches WHERE id = ?", ref.id)
+        return found[0][0] if found else None
+
+    def _select(self, query: str, *values: bytes | int) -> list[Any]:
+        with self._reading():
+            return self._db.execute(query, values).fetchall()
 
     def find(self, stream: bytes, seq: int, hash8: bytes) -> Ref | None:
         """Return the batch that a receipt's entry means: seq *and* hash8 must match."""
@@ -338,7 +442,7 @@ class Outbox:
 
     def _refs(self, condition: str, *values: bytes | int) -> list[Ref]:
         query = f"SELECT id, stream, seq, hash8, tries FROM batches WHERE {condition}"  # noqa: S608 (a literal of ours)
-        return [self._ref(columns) for columns in self._db.execute(query, values)]
+        return [self._ref(columns) for columns in self._select(query, *values)]
 
     def _ref(self, columns: tuple[int, bytes, int, bytes, int]) -> Ref:
         """Return the batch as it stands, changes that are not yet written included."""
@@ -346,8 +450,10 @@ class Outbox:
         return Ref(*columns[:4], tries)
 
     def mark(self, ref: Ref, state: str, *, tries: int | None = None) -> None:
-        """Note a new state of `ref`; it is written with the next commit."""
-        before = self._state(ref.id)
+        """Note a new state of `ref`, written with the next commit; what cannot be read now keeps its old one."""
+        before = ""
+        with contextlib.suppress(OutboxError):  # it goes out again, and is answered again
+            before = self._state(ref.id)
         if not before:
             return  # evicted meanwhile
         self._changes[ref.id] = (state, ref.tries if tries is None else tries)
@@ -356,8 +462,8 @@ class Outbox:
     def _state(self, batch_id: int) -> str:
         if batch_id in self._changes:
             return self._changes[batch_id][0]
-        found = self._db.execute("SELECT state FROM batches WHERE id = ?", (batch_id,)).fetchone()
-        return str(found[0]) if found else ""
+        found = self._select("SELECT state FROM batches WHERE id = ?", batch_id)
+        return str(found[0][0]) if found else ""
 
     def retry_refused(self, count: int) -> list[Ref]:
         """Make up to `count` refused batches unsent again, each in its turn: a person may have put it right since."""
@@ -383,8 +489,8 @@ class Outbox:
         return len(forgotten)
 
     def _journal_id(self) -> bytes:
-        found = self._db.execute("SELECT value FROM meta WHERE name = 'journal_id'").fetchone()
-        return bytes(found[0]) if found else b""
+        found = self._select("SELECT value FROM meta WHERE name = 'journal_id'")
+        return bytes(found[0][0]) if found else b""
 
     def _remember_journal(self, journal_id: bytes) -> None:
         with self._errors(), self._transaction():
@@ -394,15 +500,21 @@ class Outbox:
 
     @property
     def bytes_used(self) -> int:
-        """Bytes of the database in use."""
-        pages, free, size = (self._count(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
+        """Bytes of the database in use; those last known while it cannot be read."""
+        with contextlib.suppress(OutboxError):
+            self._bytes_used = self._measure()
+        return self._bytes_used
+
+    def _measure(self) -> int:
+        with self._reading():
+            pages, free, size = map(self._number, ("PRAGMA page_count", "PRAGMA freelist_count", "PRAGMA page_size"))
         return (pages - free) * size
 
     def _make_room(self) -> None:
-        while self.bytes_used > self._max_bytes:
-            victims = self._db.execute(
+        while self._measure() > self._max_bytes:
+            victims = self._select(
                 "SELECT id, stream, seq, state, message FROM batches ORDER BY state != 'evictable', id LIMIT 16"
-            ).fetchall()
+            )
             if not victims:
                 return
             evictable = [victim for victim in victims if victim[3] == EVICTABLE] or victims[:1]
@@ -411,8 +523,8 @@ class Outbox:
                 self._declare_lost([victim for victim in evictable if victim[3] != EVICTABLE])
             for victim in evictable:
                 self._changes.pop(victim[0], None)
-            self.open_rows = self._count("SELECT count(*) FROM open_rows")
-            self.waiting = self._count("SELECT count(*) FROM batches WHERE state = 'waiting'")
+            with self._reading():
+                self._count_all()
 
     def _declare_lost(self, victims: list[tuple[int, bytes, int, str, bytes]]) -> None:
         now = self._owner.boottime_ms()
@@ -421,16 +533,38 @@ class Outbox:
             for _, stream, seq, _, _ in victims
         )
         for *_, message in victims:  # what a lost batch itself declared is declared again
-            self._insert_open(Row("lost", now, row.values) for row in batch.open_rows(message) if row.kind == "lost")
+            self._insert_open(Row("lost", now, row.values) for row in _rows_of(message) if row.kind == "lost")
 
     def states(self) -> dict[str, int]:
         """Return how many batches stand in each state."""
-        counts = dict(self._db.execute("SELECT state, count(*) FROM batches GROUP BY state"))
+        counts = dict(self._select("SELECT state, count(*) FROM batches GROUP BY state"))
         return {str(state): int(count) for state, count in counts.items()}
 
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[str, int, dict[str, Any]]).decode
+
+
+def _is_known(packed: bytes) -> bool:
+    """Say whether the dictionary of this version holds an open row: another version may have written it."""
+    try:
+        checked(Row(*_unpack(packed)))
+    except (WireError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _rows_of(message: bytes) -> list[Row]:
+    """Return the rows of a batch, none if a newer version sealed it: then it is lost as a whole."""
+    try:
+        return batch.open_rows(message)
+    except WireError:
+        return []
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Say whether the file itself is wrong ("malformed", "not a database"), not the disk or the moment."""
+    return type(error) is sqlite3.DatabaseError or "malformed" in str(error)
 
 
 def _lock(path: Path) -> int:

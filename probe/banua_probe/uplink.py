@@ -130,8 +130,14 @@ class Uplink:
                 return
             client.subscribe([(topic, 1) for topic in self._subscriptions])
 
-        def on_subscribe(*_: Any) -> None:
-            self._accepted.set()
+        def on_subscribe(_c: Client, _u: Any, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+            self._accepted.set()  # this version is spoken, whatever is said of our topics
+            asked = zip(self._subscriptions, codes, strict=False)
+            refused = [f"{topic} (0x{code.value:02x} {code})" for topic, code in asked if code.is_failure]
+            if refused:  # we could send, and never hear a receipt
+                self._fail(generation, f"broker refuses the subscription to {', '.join(refused)}")
+                client.disconnect()
+                return
             self._tell(generation, Connected())
 
         def on_disconnect(_c: Client, _u: Any, _f: DisconnectFlags, code: ReasonCode, _p: Properties | None) -> None:

@@ -5,8 +5,8 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from banua_collector import registry
-from banua_collector.tables import anchors, batches, boots, streams
+from banua_collector import boots, registry
+from banua_collector.tables import anchors, batches, streams
 from banua_wire import batch
 from banua_wire.envelope import Envelope
 from banua_wire.fields import SCHEMA
@@ -14,6 +14,7 @@ from banua_wire.rows import Row
 
 NOW_MS: Final = 1_760_000_000_000  # 2025-10-09T08:53:20Z, 16:53:20 WITA
 MINUTE: Final = 60_000
+HOUR: Final = 60 * MINUTE
 SECRET: Final = b"k" * 32
 BOOT: Final = b"b" * 16
 
@@ -48,6 +49,16 @@ def board(boottime_ms: int, **values: float | str) -> Row:
     return Row("board", boottime_ms, {**usual, **values})
 
 
+def web(boottime_ms: int) -> Row:
+    """A page that was got as expected."""
+    return Row("web", boottime_ms, {"target": "w", "outcome": "measured", "status": 204, "ok": 1, "portal": 0})
+
+
+def wifi(boottime_ms: int, **values: float | str) -> Row:
+    """A scan, or with a bssid one network of it."""
+    return Row("wifi", boottime_ms, {"interface": "wlan0", "outcome": "measured", **values})
+
+
 def add_batch(
     conn: Connection, probe: str, seq: int, rows: Iterable[Row], received_ms: int, *, boot_id: bytes = BOOT
 ) -> None:
@@ -60,10 +71,6 @@ def add_batch(
         first = insert(streams).values(probe_id=probe_id, stream=b"s" * 8, stored_to=0, first_seen_ms=received_ms)
         stream_id = conn.execute(first.returning(streams.c.id)).scalar_one()
     times = [row.boottime_ms for row in rows]
-    known = select(boots.c.id).where(boots.c.probe_id == probe_id, boots.c.boot_id == boot_id)
-    if conn.execute(known).first() is None:
-        boot = {"probe_id": probe_id, "boot_id": boot_id, "stream_id": stream_id, "first_seq": seq}
-        conn.execute(insert(boots).values(boot | {"first_seen_ms": received_ms, "standing": "ok"}))
     conn.execute(
         insert(batches).values(
             probe_id=probe_id,
@@ -83,6 +90,7 @@ def add_batch(
         batch_id = conn.execute(select(batches.c.id).where(batches.c.hash == batch.digest(message))).scalar_one()
         place = {"probe_id": probe_id, "boot_id": boot_id, "batch_id": batch_id, "boottime_ms": row.boottime_ms}
         conn.execute(insert(anchors).values(place | row.values))
+    boots.batch_came(conn, probe_id, boot_id, boots.Span(stream_id, seq, (min(times), max(times))), received_ms)
 
 
 def clock(boottime_ms: int, unix_ms: int) -> Row:

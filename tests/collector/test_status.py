@@ -9,7 +9,7 @@ from banua_collector import registry
 from banua_collector.dating import Dated
 from banua_collector.status import ProbeStatus, Reading, Value, status
 from banua_collector.tables import batches, boots, quarantine
-from tests.collector.fleet import BOOT, MINUTE, NOW_MS, add_batch, add_probe, board, clock, path, radio
+from tests.collector.fleet import BOOT, HOUR, MINUTE, NOW_MS, add_batch, add_probe, board, clock, path, radio, web, wifi
 
 
 @pytest.fixture
@@ -71,6 +71,47 @@ def test_a_newer_boot_comes_first_even_if_an_older_one_is_backfilled_later(conn:
     shown = {reading.kind: _values(reading) for reading in _p1(conn).readings}
     assert shown["radio"]["rsrp_dbm"] == -90
     assert shown["board"]["mains"] == 1  # the newer boot has said nothing of it yet
+
+
+def test_what_is_measured_seldom_is_shown_for_25_hours(conn: Connection) -> None:
+    for seq in range(1, 25):
+        came = [board(seq * HOUR)] + ([web(seq * HOUR)] if seq == 1 else [])
+        add_batch(conn, "p1", seq, came, NOW_MS)
+    assert [reading.kind for reading in _p1(conn).readings] == ["board", "web"]
+    add_batch(conn, "p1", 25, [board(26 * HOUR)], NOW_MS)
+    assert [reading.kind for reading in _p1(conn).readings] == ["board", "web"]
+    add_batch(conn, "p1", 26, [board(26 * HOUR + 1)], NOW_MS)
+    assert [reading.kind for reading in _p1(conn).readings] == ["board"]
+
+
+def test_after_restarts_what_the_boots_before_measured_is_shown_as_long(conn: Connection) -> None:
+    told = [(path(HOUR, [1000]), 26), (web(HOUR), 24), (radio(HOUR), 2), (board(HOUR), 0)]
+    for seq, (row, hours_ago) in enumerate(told, start=1):
+        came = [row, clock(HOUR, NOW_MS - hours_ago * HOUR)]
+        add_batch(conn, "p1", seq, came, NOW_MS, boot_id=b"%d" % seq * 16)
+    assert [reading.kind for reading in _p1(conn).readings] == ["radio", "board", "clock", "web"]
+
+
+def test_one_answer_opens_so_many_batches_the_newest_first_and_none_twice(conn: Connection) -> None:
+    for seq, row in enumerate([web(1), radio(2), board(3)], start=1):
+        add_batch(conn, "p1", seq, [row], NOW_MS)
+    shown = []
+    for _ in range(3):
+        (p1,) = status(conn, NOW_MS, at_once=1).probes
+        shown.append({reading.kind for reading in p1.readings})
+    assert shown == [{"board"}, {"board", "radio"}, {"board", "radio", "web"}]
+    conn.execute(update(batches).values(message=b"not to be opened again"))
+    assert len(_p1(conn).readings) == 3
+
+
+def test_a_row_that_another_sums_up_is_an_entry(conn: Connection) -> None:
+    scan = [wifi(4), wifi(4, bssid="02:00:00:00:00:01", ssid="desa"), board(4)]
+    add_batch(conn, "p1", 1, scan, NOW_MS)
+    assert [(reading.kind, reading.key, reading.entry) for reading in _p1(conn).readings] == [
+        ("board", (), False),
+        ("wifi", ("wlan0",), False),
+        ("wifi", ("wlan0", "02:00:00:00:00:01"), True),
+    ]
 
 
 def test_each_key_of_a_kind_has_its_own_reading_in_the_dictionarys_order(conn: Connection) -> None:

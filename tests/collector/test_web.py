@@ -22,7 +22,7 @@ from banua_collector.web.app import make_app
 from banua_collector.web.words import CATALOGUES, LANGUAGES, Language, chosen
 from banua_wire.fields import KINDS, Type
 from banua_wire.summary import summarise
-from tests.collector.fleet import MINUTE, NOW_MS, add_batch, add_probe, board, clock, path, radio
+from tests.collector.fleet import MINUTE, NOW_MS, add_batch, add_probe, board, clock, path, radio, wifi
 
 _TEMPLATE = CATALOGUES.parent / "templates" / "status.html"
 
@@ -154,6 +154,16 @@ def test_what_was_not_measured_is_not_on_the_page(office: _Office) -> None:
     page = office.page()
     assert "p2 belum ditempatkan belum pernah mengirim" in page
     assert "None" not in page
+
+
+def test_a_scan_that_was_not_made_says_why_on_the_face_and_its_networks_stay_behind(office: _Office) -> None:
+    with office.engine.begin() as conn:
+        rows = [wifi(90, outcome="not_measured", reason="no interface wlan0"), wifi(80, bssid="02:00:00:00:00:01")]
+        add_batch(conn, "p1", 2, rows, NOW_MS)
+    face, _, behind = office.page().partition("semua nilai")
+    assert "Wi-Fi sekitar · wlan0 16:51 WITA hasil tidak diukur alasan no interface wlan0" in face
+    assert "02:00:00:00:00:01" not in face
+    assert "Wi-Fi sekitar · wlan0 · 02:00:00:00:00:01" in behind
 
 
 def test_a_simulated_probe_and_a_simulated_kind_are_marked(office: _Office) -> None:
@@ -323,6 +333,12 @@ def test_every_headline_is_a_field_or_a_figure() -> None:
         known = {field.name for each in KINDS if each.name == kind for field in each.fields}
         known |= {*summarise([1.0]), "p50_lost", "p80_lost", "p95_lost"}
         assert set(names) <= known
+
+
+def test_every_kind_with_an_outcome_says_it_on_the_face_and_its_reason() -> None:
+    for kind in KINDS:
+        if kind.field("outcome") is not None:
+            assert view.HEADLINES[kind.name][:2] == ("outcome", "reason"), kind.name
 
 
 def test_the_template_has_no_text_outside_the_catalogues() -> None:

@@ -68,6 +68,7 @@ password_file = "word"
 PLAIN = "broker.tls: false is allowed on this machine only, not to"
 REGEX = "expected `str` matching regex '^[a-z0-9][a-z0-9._-]{0,31}\\\\Z'"
 OPEN = "FOLDER/open may be read by others (mode 644); chmod 600 FOLDER/open"
+LABEL = "is not 1 to 63 characters long"
 BAD: list[tuple[str, str]] = [
     ("", "name: missing"),
     ('name = "a"', "broker: missing"),
@@ -115,11 +116,18 @@ BAD: list[tuple[str, str]] = [
     (GOOD + DNS.replace("example.org", "ex ample"), "dns[0].name: expected `str` matching regex '^[!-~]{1,200}\\\\Z'"),
     (GOOD + DNS.replace("192.0.2.53", "dns.example"), "dns.example.org.resolver: 'dns.example' is not an IP address"),
     (GOOD + DNS + 'expect = ["x"]\n', "dns.example.org.expect: 'x' is neither an address nor a network"),
+    (GOOD + DNS + 'expect = ["2001:db8::/32"]\n', "dns.example.org.expect: IPv6 only, but IPv4 is asked for"),
+    (GOOD + DNS.replace("example.org", "a..org"), f"dns.a..org.name: the label '' {LABEL}"),
+    (GOOD + DNS.replace("example.org", "."), f"dns...name: the label '' {LABEL}"),
+    (GOOD + DNS.replace("example.org", "b" * 64), f"dns.{'b' * 64}.name: the label '{'b' * 64}' {LABEL}"),
     (GOOD + WEB + WEB, "web: the name 'w' stands twice"),
     (GOOD + WEB.replace("http:", "ftp:"), "web[0].url: expected `str` matching regex '^https?://[!-~]+\\\\Z'"),
     (GOOD + WEB.replace("example.org", ":80"), "web.w.url: no host"),
     (GOOD + WEB.replace("example.org", "a:b@c"), "web.w.url: no user or password belongs in it"),
     (GOOD + WEB.replace("example.org", "a:99999"), "web.w.url: Port out of range 0-65535"),
+    (GOOD + WEB + "expect_status = 199\n", "web[0].expect_status: expected `int` >= 200"),
+    (GOOD + WEB + 'expect_text = "x"\n', "web.w.expect_text: status 204 has no content"),
+    (GOOD + WEB + 'expect_text = "x"\nexpect_status = 304\n', "web.w.expect_text: status 304 has no content"),
     (GOOD + WEB + 'ca_file = "nosuch"\n', "web.w.ca_file: FOLDER/nosuch: No such file or directory"),
     (GOOD + '[[wifi]]\ninterface = ""\n', "wifi.interface: missing"),
     (GOOD + '[[wifi]]\ninterface = "wlan0"\nevery_s = 599\n', "wifi[0].every_s: expected `int` >= 600"),
@@ -135,6 +143,14 @@ def test_a_bad_file_is_told_with_field_and_limit(tmp_path: Path, text: str, mess
     with pytest.raises(ConfigError) as raised:
         config.load(file)
     assert str(raised.value) == f"{file}: {message.replace('FOLDER', str(tmp_path))}"
+
+
+@pytest.mark.parametrize("more", [
+    DNS.replace("example.org", f"{'b' * 63}.example."), DNS + 'expect = ["2001:db8::/32", "192.0.2.7"]\n',
+    WEB + 'expect_status = 200\nexpect_text = "x"\n', WEB + "expect_status = 304\n",
+])  # fmt: skip
+def test_what_stays_within_the_limits_is_taken(tmp_path: Path, more: str) -> None:
+    config.load(write(tmp_path, GOOD + more))
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:

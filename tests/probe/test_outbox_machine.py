@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,6 +15,9 @@ from banua_probe.errors import OutboxError
 from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING
 from banua_wire.rows import Row
 from tests.probe.outboxes import Bench, Crash, receipt, stored, tick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _lost(row: Row) -> tuple[str, int]:
@@ -37,6 +41,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.told: set[tuple[str, int]] = set()  # declarations that the collector has
         self.bench = Bench(self.root / "0")
         self.outbox = self.bench.open()
+        self.streams = [self.outbox.stream]  # all there ever were, in order
 
     def teardown(self) -> None:
         if hasattr(self, "bench"):
@@ -86,10 +91,13 @@ class OutboxMachine(RuleBasedStateMachine):
     def conflict(self) -> None:
         for ref in self.outbox.oldest(1, without=()):
             self.outbox.reseal(ref)
+        if self.outbox.stream != self.streams[-1]:
+            self.streams.append(self.outbox.stream)
 
     @rule()
     def fork(self) -> None:
         self.outbox.fork()
+        self.streams.append(self.outbox.stream)
 
     @rule(stored_to=st.integers(0, 5), journal=st.sampled_from([b"journal1", b"journal2"]))
     def restored_collector(self, stored_to: int, journal: bytes) -> None:
@@ -180,13 +188,47 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_new_stream_names_the_one_before(self) -> None:
+        """Seq 1 names it; who goes out again takes along what it told of earlier forks, each once and by its number."""
         if not hasattr(self, "bench"):
             return
+        everywhere: list[int] = []
         for state in stored(self.bench.path)[1].values():
-            for _, seq, _, rows in state:
-                told = [row for row in rows if row.values.get("name") == "previous_stream"]
-                assert not told or seq == 1 or len(told) == 1
+            for stream, seq, _, rows in state:
+                told = {
+                    int(str(row.values["n"])): row.values["detail"]
+                    for row in rows
+                    if row.values.get("name") == "previous_stream"
+                }
+                everywhere += told
+                assert all(detail == self.streams[n - 1].hex() for n, detail in told.items())
+                if seq == 1 and stream != self.streams[0]:
+                    assert self.streams[max(told)] == stream
+        assert len(everywhere) == len(set(everywhere))
 
 
 TestOutbox = OutboxMachine.TestCase
 TestOutbox.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_batch_in_conflict_twice_and_once_more_takes_along_what_it_told_of_forks() -> None:
+    """The steps that chance found: a batch at seq 2 tells of two forks before, and of neither for a second time."""
+    machine = OutboxMachine()
+
+    def do(*steps: Callable[[], object]) -> None:
+        for step in steps:
+            step()
+            machine.nothing_committed_is_missing()
+            machine.counters_agree_with_the_file()
+            machine.a_new_stream_names_the_one_before()
+
+    def add() -> None:
+        machine.add(count=1)
+
+    do(machine.start, add, machine.disk_full, machine.conflict, machine.conflict)
+    do(machine.fork, add, machine.disk_full, machine.conflict)
+    first, second, third, fourth = (stream.hex() for stream in machine.streams)
+    assert [
+        (stream.hex(), seq, [row.values.get("detail", row.values["n"]) for row in rows])
+        for stream, seq, _, rows in stored(machine.bench.path)[1]["waiting"]
+    ] == [(fourth, 1, [third, 2]), (fourth, 2, [first, second, 1])]
+    machine.teardown()

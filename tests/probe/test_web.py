@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import ssl
 import threading
@@ -17,7 +16,8 @@ from hypothesis import strategies as st
 from banua_lab.ca import Authority
 from banua_lab.faults import WebFault, WebMode
 from banua_probe.config import WebTarget
-from banua_probe.sensors.web import MAX_HEAD_BYTES, Body, Head, Limits, WebError, fetch, parse_head, verdict
+from banua_probe.sensors.http_reply import MAX_HEAD_BYTES, Body, parse_head
+from banua_probe.sensors.web import Limits, fetch, no_way_out, verdict
 from banua_wire.rows import checked
 
 if TYPE_CHECKING:
@@ -32,10 +32,17 @@ PAGE = OK + b"Content-Length: 5\r\n\r\nhello"
 PHASES = {"dns_us", "connect_us", "tls_us", "first_byte_us", "total_us"}
 
 
-def run(url: str, interface: str = "", resolve: Any = None, limits: Limits | None = None, **settings: Any) -> Row:
+def run(
+    url: str,
+    interface: str = "",
+    resolve: Any = None,
+    limits: Limits | None = None,
+    no_way: str = "",
+    **settings: Any,
+) -> Row:
     seams = {"resolve": resolve} if resolve else {}
     target = WebTarget(target="t", url=url, **settings)
-    row = fetch(target, lambda: 77, interface=interface, limits=limits, **seams)
+    row = fetch(target, lambda: 77, interface=interface, way_out=lambda _: no_way, limits=limits, **seams)
     checked(row)
     assert (row.kind, row.boottime_ms) == ("web", 77)
     return row
@@ -203,7 +210,7 @@ def test_a_page_has_to_contain_the_expected_text(text: str, ok: int) -> None:
         values = run(server.url, expect_status=200, expect_text=text).values
     assert (values["ok"], values["body_bytes"], values["outcome"]) == (ok, 5, "measured")
     assert values.get("reason") == (None if ok else "without the expected text")
-    assert values.get("portal") == (0 if ok else None)
+    assert values.get("portal") == (0 if ok and text else None), "nothing to compare with is no proof of no portal"
 
 
 def test_a_portal_that_sends_the_reader_elsewhere_is_one() -> None:
@@ -239,7 +246,8 @@ def test_a_login_page_where_nothing_belongs_is_a_portal() -> None:
     ("302 Found", 204, 1),
     ("307 Moved\r\nLocation: http://page.test:8080/login", 200, None),
     ("302 Found\r\nLocation: http://[bad/", 200, None),
-    ("302 Found\r\nLocation: http://other.test/", 302, 0),
+    ("302 Found\r\nLocation: http://other.test/", 302, None),
+    ("200 OK", 200, None),
     ("200 OK\r\nContent-Length: 0", 204, None),
     ("200 OK", 204, 1),
     ("404 Not Found", 204, None),
@@ -253,7 +261,8 @@ def test_what_is_a_portal_and_what_nobody_can_tell(head: str, expect: int, porta
     target = WebTarget(target="t", url="http://page.test/", expect_status=expect)
     assert verdict(target, answer, body).get("portal") == portal
     secured = WebTarget(target="t", url="https://page.test/", expect_status=expect)
-    assert verdict(secured, answer, body).get("portal") == (0 if portal == 0 else None), "TLS proves who answered"
+    proven = 0 if answer.status == expect else None
+    assert verdict(secured, answer, body).get("portal") == proven, "TLS proves who answered"
 
 
 @pytest.mark.parametrize(("answer", "body_bytes"), [
@@ -380,14 +389,18 @@ def test_of_many_addresses_two_are_tried_one_of_each_family(closed_port: int) ->
     assert str(values["reason"]).startswith("127.0.0.1: connection refused")
 
 
+def failing(error: Exception) -> Callable[[str, int], list[Any]]:
+    def resolve(_host: str, _port: int) -> list[Any]:
+        raise error
+
+    return resolve
+
+
 @pytest.mark.parametrize("error", [
     socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("name or service not known"),
 ])  # fmt: skip
 def test_a_name_that_does_not_resolve_fails(error: Exception) -> None:
-    def resolve(_host: str, _port: int) -> list[Any]:
-        raise error
-
-    assert run("http://nosuch.invalid/", resolve=resolve).values == {
+    assert run("http://nosuch.invalid/", resolve=failing(error)).values == {
         "target": "t", "outcome": "failed", "phase": "dns", "reason": "name or service not known",
     }  # fmt: skip
 
@@ -496,6 +509,23 @@ def test_one_address_that_was_tried_is_enough_to_have_failed(closed_port: int) -
     assert (values["outcome"], values["reason"]) == ("failed", "127.0.0.1: connection refused")
 
 
+@pytest.mark.parametrize("resolve", [
+    failing(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")), failing(TimeoutError()), at(),
+], ids=["again", "timed out", "no address"])  # fmt: skip
+def test_a_lookup_that_fails_while_there_is_no_way_out_is_not_measured(resolve: Any) -> None:
+    values = run("http://page.test/", resolve=resolve, no_way="Network is unreachable").values
+    assert values == {"target": "t", "outcome": "not_measured", "reason": "not sent: Network is unreachable"}
+
+
+def test_without_a_way_out_only_the_lookup_is_excused(closed_port: int) -> None:
+    values = run(f"http://127.0.0.1:{closed_port}/", no_way="Network is unreachable").values
+    assert (values["outcome"], values["phase"]) == ("failed", "connect")
+
+
+def test_no_way_leads_out_by_an_interface_that_is_not_there() -> None:
+    assert no_way_out("nosuch0") == "no interface nosuch0"
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_ca_file_that_cannot_be_used_is_not_measured(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "ca.pem"
@@ -510,60 +540,6 @@ def test_a_request_bound_to_an_interface_names_it_and_its_modem() -> None:
     with WebFault(WebMode.NO_CONTENT) as server:
         values = run(server.url, interface="lo", modem="telkomsel").values
     assert (values["interface"], values["modem"], values["ok"]) == ("lo", "telkomsel", 1)
-
-
-# the parsers
-
-
-def test_a_head_is_its_status_and_headers() -> None:
-    head = parse_head(b"HTTP/1.1 302 Found\r\nLocation: http://a.test/ \r\nX:1\r\nx: 2\r\nno colon")
-    assert head == Head(302, {"location": "http://a.test/", "x": "1"})
-    assert head.location == "a.test"
-
-
-def test_a_location_that_no_row_can_hold_is_left_out() -> None:
-    assert Head(302, {"location": f"http://{'a' * 201}/"}).location == ""
-    assert Head(302, {"location": "http://a\x7fb/"}).location == ""
-
-
-HEADS = st.sampled_from([
-    b"", b"Content-Length: 7\r\n", b"Content-Length: -7\r\n", b"Transfer-Encoding: chunked\r\n", b"Location: http://",
-])  # fmt: skip
-
-
-@given(st.binary(max_size=200), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 \r\nLocation: http://"]))
-def test_arbitrary_bytes_are_a_head_or_a_web_error(block: bytes, start: bytes) -> None:
-    with contextlib.suppress(WebError):
-        head = parse_head(start + block)
-        assert 100 <= head.status <= 599
-        assert head.location.isprintable()
-
-
-@given(HEADS, st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 50))
-def test_arbitrary_bytes_are_a_body_or_a_web_error(headers: bytes, pieces: list[bytes], limit: int) -> None:
-    body = Body(parse_head(OK + headers), limit)
-    with contextlib.suppress(WebError):
-        for piece in pieces:
-            body.feed(piece)
-            assert len(body.content) <= limit
-        body.close()
-        assert body.whole
-    assert len(body.content) <= limit
-
-
-@given(st.binary(max_size=300), st.lists(st.integers(1, 300), max_size=6), st.lists(st.integers(1, 400), max_size=6))
-def test_chunks_are_put_together_however_they_arrive(content: bytes, sizes: list[int], cuts: list[int]) -> None:
-    sent, left = b"", content
-    for size in [*sizes, 300]:
-        if chunk := left[:size]:
-            sent += f"{len(chunk):X}\r\n".encode() + chunk + b"\r\n"
-        left = left[size:]
-    sent += b"0\r\n\r\n"
-    body = Body(parse_head(OK + b"Transfer-Encoding: chunked"), 1000)
-    edges = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
-    for begin, end in itertools.pairwise(edges):
-        body.feed(sent[begin:end])
-    assert (bytes(body.content), body.whole) == (content, True)
 
 
 @given(st.binary(max_size=120), st.sampled_from([b"", OK, OK + b"Transfer-Encoding: chunked\r\n\r\n"]))

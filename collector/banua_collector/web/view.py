@@ -15,10 +15,10 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "board": ("mains", "battery_pct", "undervoltage", "temperature_c", "disk_free_mb"),
     "dns": ("outcome", "reason", "rcode", "hijacked", "lookup_us"),
     "web": ("outcome", "reason", "phase", "portal", "ok", "status", "total_us"),
-    "hops": ("reached", "count", "pmtu_bytes"),
-    "wifi": ("count",),
-    "operators": ("count",),
-    "neighbours": ("count",),
+    "hops": ("outcome", "reason", "reached", "count", "pmtu_bytes"),
+    "wifi": ("outcome", "reason", "count"),
+    "operators": ("outcome", "reason", "count"),
+    "neighbours": ("outcome", "reason", "count"),
 }
 #: the texts that are words of the dictionary, and are translated; every other text is shown as it came
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -53,8 +53,8 @@ def arranged(probes: Sequence[ProbeStatus]) -> list[ProbeStatus]:
 
 
 def leads(reading: Reading) -> bool:
-    """Say whether anything of the reading stands on the card's face."""
-    return any(value.name in HEADLINES.get(reading.kind, ()) for value in reading.values)
+    """Say whether anything of the reading stands on the card's face; of a scan or trace, what sums it up does."""
+    return not reading.entry and any(value.name in HEADLINES.get(reading.kind, ()) for value in reading.values)
 
 
 def leading(reading: Reading, language: Language, now_ms: int) -> list[Line]:

@@ -3,11 +3,11 @@
 An answer with a status is measured, even a wrong one; `ok` says whether it is the expected one. When its body is cut
 short it is measured too, not ok, with phase `body` and the reason. Phase `first_byte` ends with the answer's head.
 The name is looked up by the system's resolver, so that `dns_us` goes by the routes and its cache; an address needs no
-lookup and has none.
+lookup and has none. A lookup that fails while nothing could leave this machine is no failure of the network's.
 """
 
 import contextlib
-import re
+import ipaddress
 import socket
 import ssl
 import threading
@@ -19,23 +19,17 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from banua_probe.config import WebTarget, is_address
-from banua_probe.sensors.bound import NeverLeftError, bind_to, connect_within, who
+from banua_probe.sensors.bound import NeverLeftError, bind_to, carrier_of, connect_within, who
+from banua_probe.sensors.http_reply import Body, Head, HttpError, split_head
 from banua_probe.sensors.within import within_dictionary
-from banua_wire.fields import MAX_TEXT, Value
+from banua_wire.fields import Value
 from banua_wire.rows import Row
 
 USER_AGENT: Final = "sinyal-banua"
-MAX_HEAD_BYTES: Final = 65_536
-"""Longest head of an answer."""
 
 _MAX_ADDRESSES: Final = 2
-_MAX_LINE: Final = 1024
 _RECEIVE_BYTES: Final = 16_384
-_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?")
-_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
-_LENGTH: Final = re.compile(r"[0-9]{1,15}")
-_WITHOUT_BODY: Final = frozenset({204, 304})
+_FAR_AWAY: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737, RFC 3849: nobody's
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LOGIN_REQUIRED: Final = 511  # RFC 6585 §6
 _OK: Final = 200
@@ -43,10 +37,8 @@ _NO_CONTENT: Final = 204
 
 Resolve = Callable[[str, int], list[Any]]
 """Host and port to what `socket.getaddrinfo` returns; OSError or UnicodeError when there is no address."""
-
-
-class WebError(Exception):
-    """Bytes that are no HTTP answer; one line says why."""
+WayOut = Callable[[str], str]
+"""Interface ("": any) to why nothing can leave this machine by it, "" if something can."""
 
 
 class _PhaseFailed(Exception):  # noqa: N818 (an outcome of a request, not an error of ours)
@@ -65,125 +57,22 @@ class Limits:
     phase_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Status and headers of an answer, their names in small letters; of a repeated one, the first."""
-
-    status: int
-    headers: dict[str, str]
-
-    @property
-    def location(self) -> str:
-        """The host of ``Location``, "" when it has none that can be told, as one that is a path only."""
-        try:
-            host = urlsplit(self.headers.get("location", "")).hostname or ""
-        except ValueError:
-            return ""
-        return host if host.isprintable() and len(host) <= MAX_TEXT else ""
-
-
-def parse_head(block: bytes) -> Head:
-    """Return the head in `block`, the bytes before the empty line; WebError when it is none of HTTP/1."""
-    status_line, *lines = block.decode("latin-1").replace("\r\n", "\n").split("\n")
-    status = _STATUS_LINE.fullmatch(status_line)
-    if status is None:
-        raise WebError(f"not an HTTP answer: {status_line[:40]!a}")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers.setdefault(name.lower(), value.strip())
-    return Head(int(status[1]), headers)
-
-
-class Body:
-    """The body of an answer out of the bytes that follow its head (RFC 9112 §6.3), no more than `limit_bytes` of it.
-
-    `content` is what came so far without chunk framing. `whole` says that the body has ended, `full` that the limit is
-    reached: with either there is nothing more to read.
-    """
-
-    def __init__(self, head: Head, limit_bytes: int) -> None:
-        self.content = bytearray()
-        self._limit_bytes = limit_bytes
-        self._chunked = head.headers.get("transfer-encoding", "").lower().endswith("chunked")
-        length = None if self._chunked else _LENGTH.fullmatch(head.headers.get("content-length", ""))
-        self._left = int(length[0]) if length else None  # of the body, or of the chunk
-        self._until_closed = not self._chunked and length is None
-        self._pending = bytearray()
-        self.whole = head.status in _WITHOUT_BODY or self._left == 0
-
-    @property
-    def full(self) -> bool:
-        """Whether as much was read as may be."""
-        return len(self.content) >= self._limit_bytes
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes; WebError when chunks are malformed."""
-        if self._chunked:
-            self._feed_chunks(data)
-        elif not self.whole:
-            self._keep(data)
-            self.whole = self._left == 0
-
-    def close(self) -> None:
-        """Take the end of the connection; WebError when the body had not ended."""
-        if not self._until_closed and not self.whole:
-            raise WebError("cut short: the connection was closed")
-        self.whole = True
-
-    def _keep(self, data: bytes | bytearray) -> None:
-        """Keep what belongs to the body or the chunk and is within the limit."""
-        if self._left is not None:
-            data = data[: self._left]
-            self._left -= len(data)
-        self.content += data[: self._limit_bytes - len(self.content)]
-
-    def _feed_chunks(self, data: bytes) -> None:
-        self._pending += data
-        while self._pending and not self.whole and not self.full:
-            if self._left:
-                taken = min(self._left, len(self._pending))
-                self._keep(self._pending[:taken])
-                del self._pending[:taken]
-            elif not self._next_chunk():
-                return
-
-    def _next_chunk(self) -> bool:
-        """Read the line with the size of the next chunk; False when it has not come yet."""
-        line, newline, _ = self._pending.partition(b"\n")
-        if len(line) > _MAX_LINE:
-            raise WebError("malformed chunks")
-        if not newline:
-            return False
-        del self._pending[: len(line) + 1]
-        line = line.removesuffix(b"\r")
-        if not line and self._left is not None:  # the end of the chunk before
-            self._left = None
-            return True
-        size = _CHUNK_SIZE.fullmatch(line)
-        if size is None:
-            raise WebError("malformed chunks")
-        self._left = int(size[1], 16)
-        self.whole = self._left == 0
-        return True
-
-
 def verdict(target: WebTarget, head: Head, body: Body) -> dict[str, Value]:
     """Return what an answer says of `target`: `status`, `ok` with its reason, `portal`, `location`, `body_bytes`.
 
-    `portal` is 0 when the answer is the expected one, 1 when something looks like a captive portal in the place of a
-    plain page: 511, a way to another host, and where an answer without content is expected, any way or page. Otherwise
-    nobody can tell, and it is absent.
+    `portal` is 0 when the answer is the expected one and no portal could have given it: without content, with the
+    expected text, or over TLS, where the certificate was verified. It is 1 when something looks like a captive portal
+    in the place of a plain page: 511, a way to another host, and where an answer without content is expected, any way
+    or page. Otherwise nobody can tell, and it is absent.
     """
     wrong = _wrong(target, head, body)
     values: dict[str, Value] = {"status": head.status, "ok": int(not wrong), "body_bytes": len(body.content)}
     values |= {"reason": wrong} if wrong else {}
     values |= {"location": head.location} if head.location else {}
-    if not wrong:
-        values["portal"] = 0
-    elif _like_portal(target, head, body):
+    if wrong and _like_portal(target, head, body):
         values["portal"] = 1
+    elif not wrong and _tells_portals(target):
+        values["portal"] = 0
     return values
 
 
@@ -194,6 +83,11 @@ def _wrong(target: WebTarget, head: Head, body: Body) -> str:
     if not body.whole and not body.full:
         return "body cut short"
     return "" if target.expect_text.encode() in body.content else "without the expected text"
+
+
+def _tells_portals(target: WebTarget) -> bool:
+    """Say whether the expected answer is one that a portal would not give: a page of 200 without a text may be its."""
+    return target.expect_status == _NO_CONTENT or bool(target.expect_text) or target.url.startswith("https:")
 
 
 def _like_portal(target: WebTarget, head: Head, body: Body) -> bool:
@@ -211,12 +105,33 @@ def system_resolve(host: str, port: int) -> list[Any]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
+def no_way_out(interface: str) -> str:
+    """Return why nothing can leave this machine, by `interface` if one is given: no route or address, no carrier.
+
+    "" if something can. Nothing is sent: to connect a UDP socket makes the kernel look for a route, no more.
+    """
+    why = ""
+    for family, address in _FAR_AWAY:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                bind_to(sock, interface)
+                carrier_of(sock, address)
+                sock.connect((address, 9))
+                if not ipaddress.ip_address(sock.getsockname()[0]).is_unspecified:
+                    return ""
+                why = why or f"{interface}: no address"
+        except OSError as error:
+            why = why or error.strerror or str(error)
+    return why
+
+
 def fetch(
     target: WebTarget,
     boottime_ms: Callable[[], int],
     *,
     interface: str = "",
     resolve: Resolve = system_resolve,
+    way_out: WayOut = no_way_out,
     limits: Limits | None = None,
 ) -> Row:
     """Get the page of `target`, bound to `interface` if one is given, and return its row.
@@ -230,7 +145,10 @@ def fetch(
     except NeverLeftError as error:
         values |= {"outcome": "not_measured", "reason": f"not sent: {error.strerror}"}
     except _PhaseFailed as failed:
-        values |= {"outcome": "failed", "phase": failed.phase, "reason": str(failed)}
+        if failed.phase == "dns" and (why := way_out(interface)):
+            values |= {"outcome": "not_measured", "reason": f"not sent: {why}"}
+        else:
+            values |= {"outcome": "failed", "phase": failed.phase, "reason": str(failed)}
     return Row("web", started_ms, within_dictionary("web", values))
 
 
@@ -273,7 +191,7 @@ class _Request:
         with self._phase("dns"):
             found = _within(self._clock.left_s(), lambda: self._resolve(self._host, port))
             if not found:
-                raise WebError("name without an address")
+                raise ValueError("name without an address")
             if not is_address(self._host):
                 self._values["dns_us"] = self._clock.phase_us()
         others = sorted(found[1:], key=lambda each: each[0] == found[0][0])
@@ -285,13 +203,12 @@ class _Request:
         with self._phase("connect"):
             for number, (family, *_, address) in enumerate(addresses):
                 share_s = self._clock.left_s() / (len(addresses) - number)
-                began_ns = time.monotonic_ns()
                 try:
-                    sock = _connect(family, address, self._interface, share_s)
+                    sock, took_ns = _connect(family, address, self._interface, share_s)
                 except OSError as error:
                     failures.append((address[0], error))
                     continue
-                self._values |= {"connect_us": (time.monotonic_ns() - began_ns) // 1000, "address": address[0]}
+                self._values |= {"connect_us": took_ns // 1000, "address": address[0]}
                 return sock
         tried = [(address, error) for address, error in failures if not isinstance(error, NeverLeftError)]
         if not tried:
@@ -314,14 +231,11 @@ class _Request:
             self._values["first_byte_us"] = self._clock.phase_us()
             self._clock.unbind()
             while True:
-                end = _END_OF_HEAD.search(received)
-                if end is None:
-                    if len(received) > MAX_HEAD_BYTES:
-                        raise WebError("head too long")
+                found = split_head(received)
+                if found is None:
                     received += self._receive(sock)
                     continue
-                head = parse_head(received[: end.start()])
-                received = received[end.end() :]
+                head, received = found
                 if head.status >= _OK:  # below it is an interim answer
                     return head, received
 
@@ -329,7 +243,7 @@ class _Request:
         sock.settimeout(self._clock.left_s())
         data = sock.recv(_RECEIVE_BYTES)
         if not data:
-            raise WebError("closed without an answer")
+            raise HttpError("closed without an answer")
         return data
 
     def _read(self, sock: socket.socket, body: Body, data: bytes) -> None:
@@ -353,7 +267,7 @@ class _Request:
             yield
         except TimeoutError:
             raise _PhaseFailed(name, f"timed out after {self._clock.phase_us() / 1e6:.1f} s") from None
-        except (OSError, ValueError, WebError) as error:
+        except (OSError, ValueError, HttpError) as error:
             raise _PhaseFailed(name, _told(error)) from error
 
 
@@ -417,19 +331,21 @@ def _within(timeout_s: float, resolve: Callable[[], list[Any]]) -> list[Any]:
     return future.result(timeout_s)
 
 
-def _connect(family: int, address: Any, interface: str, timeout_s: float) -> socket.socket:
-    """Return a connected socket; NeverLeftError when nothing left this machine, OSError for what came back."""
+def _connect(family: int, address: Any, interface: str, timeout_s: float) -> tuple[socket.socket, int]:
+    """Return a connected socket and how long that took in ns.
+
+    NeverLeftError when nothing left this machine, OSError for what came back.
+    """
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise NeverLeftError(error.errno, error.strerror) from error
     try:
         bind_to(sock, interface)
-        connect_within(sock, address, timeout_s)
+        return sock, connect_within(sock, address, timeout_s)
     except OSError:
         sock.close()
         raise
-    return sock
 
 
 def _told(error: Exception) -> str:

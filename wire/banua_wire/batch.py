@@ -25,12 +25,17 @@ def verifies(public: bytes, message: bytes) -> bool:
 
 def open_rows(message: bytes) -> list[Row]:
     """Return the rows of a whole message, signature left to `verifies`; WireError if this version cannot read it."""
+    return [row for block in open_blocks(message) for row in block.rows()]
+
+
+def open_blocks(message: bytes) -> list[codec.Block]:
+    """Return the rows of a whole message as columns, a block a kind; otherwise like `open_rows`."""
     envelope, body = unpack(message)
     if envelope.schema > SCHEMA or envelope.codec != CODEC:
         raise WireError(
             f"schema {envelope.schema}, codec {envelope.codec}: this version reads schemas to {SCHEMA}, codec {CODEC}"
         )
-    return codec.decode(body, envelope.schema)
+    return codec.decode_blocks(body, envelope.schema)
 
 
 def digest(message: bytes) -> bytes:

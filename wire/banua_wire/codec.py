@@ -8,13 +8,15 @@ the entry before that was there. Rows are in the order of time, then key, so equ
 
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
 
 from banua_wire.errors import WireError
 from banua_wire.fields import BY_KIND_ID, KINDS, MAX_ARRAY, SCHEMA, Field, Kind, Type, Value
-from banua_wire.rows import MAX_BOOTTIME_MS, Row, check_range, check_text, checked, steps_of, unit_value
+from banua_wire.rows import MAX_BOOTTIME_MS, Row, check_range, check_text, checked, steps_of
 
 MAX_ROWS: Final = 4096
 """Most rows in one body."""
@@ -24,6 +26,34 @@ MAX_BODY: Final = 1 << 18
 _pack = msgspec.msgpack.Encoder().encode
 _Column = int | str | list[int | str | list[int | None] | None] | None
 _unpack = msgspec.msgpack.Decoder(list[list[_Column]]).decode
+_WHOLE: Final = frozenset({int})  # a bool is none
+_TEXT: Final = frozenset({str})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The rows of one kind as columns: a boottime (ms) each, and by field name a value or None for each row."""
+
+    kind: Kind
+    boottimes_ms: list[int]
+    columns: dict[str, list[Value | None]]
+
+    def keys(self) -> list[list[Any]]:
+        """Return the columns of the kind's key, in its order; a key field that no row has is all None."""
+        return [self.columns.get(name) or [None] * len(self.boottimes_ms) for name in self.kind.key]
+
+    def rows(self) -> list[Row]:
+        """Return the rows, each with the values it has."""
+        if not self.columns:
+            return [Row(self.kind.name, time, {}) for time in self.boottimes_ms]
+        return [
+            Row(
+                self.kind.name,
+                time,
+                {name: value for name, value in zip(self.columns, values, strict=True) if value is not None},
+            )
+            for time, values in zip(self.boottimes_ms, zip(*self.columns.values(), strict=True), strict=True)
+        ]
 
 
 def encode(rows: Iterable[Row]) -> bytes:
@@ -42,16 +72,23 @@ def encode(rows: Iterable[Row]) -> bytes:
 
 def decode(body: bytes, schema: int = SCHEMA) -> list[Row]:
     """Return the rows of `body`, sealed with `schema`; WireError for anything malformed, in bounded time and memory."""
+    return [row for block in decode_blocks(body, schema) for row in block.rows()]
+
+
+def decode_blocks(body: bytes, schema: int = SCHEMA) -> list[Block]:
+    """Return what `decode` does column by column, as it travels: a collector of many rows wants no object for each."""
     try:
-        blocks = _unpack(_inflate(body))
+        packed = _unpack(_inflate(body))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(f"body is not an array of blocks: {error!s:.100}") from None
-    rows: list[Row] = []
-    for block in blocks:
-        rows.extend(_rows(block, schema, MAX_ROWS - len(rows)))
-    if len({block[0] for block in blocks}) != len(blocks):
+    blocks: list[Block] = []
+    room = MAX_ROWS
+    for each in packed:
+        blocks.append(_opened(each, schema, room))
+        room -= len(blocks[-1].boottimes_ms)
+    if len({block.kind.id for block in blocks}) != len(blocks):
         raise WireError("body has two blocks of one kind")
-    return rows
+    return blocks
 
 
 def _inflate(body: bytes) -> bytes:
@@ -98,84 +135,92 @@ def _deltas(values: Sequence[int | None]) -> list[int | None]:
     return deltas
 
 
-def _rows(block: list[Any], schema: int, room: int) -> list[Row]:
+def _opened(block: list[Any], schema: int, room: int) -> Block:
     kind = BY_KIND_ID.get(block[0]) if block and type(block[0]) is int else None
     if kind is None or kind.since > schema:
         raise WireError(f"block of no kind that schema {schema} knows")
-    times = _sums(block[1] if len(block) > 1 else None, f"{kind.name}.boottime_ms", MAX_BOOTTIME_MS)
+    times = _times(block[1] if len(block) > 1 else None, f"{kind.name}.boottime_ms")
     if not 0 < len(times) <= room:
         raise WireError(f"{kind.name}: {len(times)} rows, where 1 to {room} may stand (at most {MAX_ROWS} a batch)")
-    rows = [Row(kind.name, time, {}) for time in times]
-    seen: set[str] = set()
+    opened = Block(kind, times, {})
     for field_id, column in zip(block[2::2], block[3::2], strict=False):
         field = kind.field_by_id(field_id) if type(field_id) is int else None
-        if field is None or field.since > schema or field.name in seen:
+        if field is None or field.since > schema or field.name in opened.columns:
             raise WireError(f"{kind.name}: field {field_id!r:.20} is unknown to schema {schema} or stands twice")
-        seen.add(field.name)
-        _fill(rows, kind, field, column)
+        opened.columns[field.name] = _values(field, column, len(times), f"{kind.name}.{field.name}")
     if len(block) % 2:
         raise WireError(f"{kind.name}: a field id without its column")
-    _refuse_twins(kind, rows)
-    return rows
+    if len(set(zip(times, *opened.keys(), strict=True))) != len(times):
+        raise _twins(kind)
+    return opened
 
 
-def _fill(rows: list[Row], kind: Kind, field: Field, column: Any) -> None:
-    where = f"{kind.name}.{field.name}"
+def _times(column: Any, where: str) -> list[int]:
+    if not isinstance(column, list) or len(column) > MAX_ROWS:
+        raise WireError(f"{where}: not an array of at most {MAX_ROWS} entries")
+    _only_whole(column, where)
+    times = list(accumulate(column))
+    if times and (min(column) < 0 or times[-1] > MAX_BOOTTIME_MS):
+        raise WireError(f"{where}: goes back or is over {MAX_BOOTTIME_MS}")
+    return times
+
+
+def _values(field: Field, column: Any, n: int, where: str) -> list[Value | None]:
+    """Return a column's value for each of `n` rows, None where a row has none."""
     if not isinstance(column, list):
         if field.type is Type.ARRAY:
             raise WireError(f"{where}: an array field needs one entry a row")
-        constant = _entry(field, column, where)
-        for row in rows:
-            row.values[field.name] = constant
-        return
-    if len(column) != len(rows):
-        raise WireError(f"{where}: {len(column)} entries for {len(rows)} rows")
-    total = 0
-    for row, entry in zip(rows, column, strict=True):
-        if entry is None:
-            continue
-        if field.type is Type.NUMBER:
-            total += _whole(entry, where)
-            entry = total  # noqa: PLW2901 (the running sum is the entry)
-        row.values[field.name] = _entry(field, entry, where)
-
-
-def _entry(field: Field, entry: Any, where: str) -> Value:
+        return [_texts([column], where)[0] if field.type is Type.TEXT else _numbers(field, [column], where)[0]] * n
+    if len(column) != n:
+        raise WireError(f"{where}: {len(column)} entries for {n} rows")
+    there = [entry for entry in column if entry is not None]
+    values: Sequence[Value]
     if field.type is Type.TEXT:
-        return check_text(entry, where)
-    if field.type is Type.NUMBER:
-        return _in_unit(field, entry, where)
-    if not isinstance(entry, list) or len(entry) > MAX_ARRAY:
+        values = _texts(there, where)
+    elif field.type is Type.ARRAY:
+        values = [_array(field, entry, where) for entry in there]
+    else:
+        _only_whole(there, where)
+        values = _numbers(field, list(accumulate(there)), where)
+    if len(there) == n:
+        return list(values)
+    left = iter(values)
+    return [None if entry is None else next(left) for entry in column]
+
+
+def _texts(texts: list[Any], where: str) -> list[str]:
+    for text in set(texts) if _TEXT.issuperset(map(type, texts)) else texts:
+        check_text(text, where)
+    return texts
+
+
+def _array(field: Field, entries: Any, where: str) -> list[int | float | None]:
+    if not isinstance(entries, list) or len(entries) > MAX_ARRAY:
         raise WireError(f"{where}: not an array of at most {MAX_ARRAY} entries")
-    return [None if step is None else _in_unit(field, step, where) for step in entry]
+    left = iter(_numbers(field, [entry for entry in entries if entry is not None], where))
+    return [None if entry is None else next(left) for entry in entries]
 
 
-def _in_unit(field: Field, entry: Any, where: str) -> int | float:
-    steps = _whole(entry, where)
-    check_range(field, steps, where)
-    return unit_value(field, steps)
+def _numbers(field: Field, steps: list[Any], where: str) -> list[int] | list[float]:
+    """Return whole steps as values in the field's unit."""
+    if not steps:
+        return []
+    _only_whole(steps, where)
+    for extreme in (min(steps), max(steps)):
+        check_range(field, extreme, where)
+    return steps if field.steps == 1 else [each / field.steps for each in steps]
 
 
-def _whole(entry: Any, where: str) -> int:
-    if type(entry) is not int:
-        raise WireError(f"{where}: {entry!r:.40} is not a whole number of steps")
-    return entry
-
-
-def _sums(column: Any, where: str, limit: int) -> list[int]:
-    if not isinstance(column, list) or len(column) > MAX_ROWS:
-        raise WireError(f"{where}: not an array of at most {MAX_ROWS} entries")
-    sums: list[int] = []
-    total = 0
-    for entry in column:
-        step = _whole(entry, where)
-        total += step
-        if step < 0 or total > limit:
-            raise WireError(f"{where}: {total} goes back or is over {limit}")
-        sums.append(total)
-    return sums
+def _only_whole(entries: list[Any], where: str) -> None:
+    if not _WHOLE.issuperset(map(type, entries)):
+        wrong = next(entry for entry in entries if type(entry) is not int)
+        raise WireError(f"{where}: {wrong!r:.40} is not a whole number of steps")
 
 
 def _refuse_twins(kind: Kind, rows: list[Row]) -> None:
     if len({(row.boottime_ms, row.key) for row in rows}) != len(rows):
-        raise WireError(f"{kind.name}: two rows have the same {' + '.join(('boottime_ms', *kind.key))}")
+        raise _twins(kind)
+
+
+def _twins(kind: Kind) -> WireError:
+    return WireError(f"{kind.name}: two rows have the same {' + '.join(('boottime_ms', *kind.key))}")

@@ -5,6 +5,7 @@ a newer one was, are two devices under one name (a copied card): both are held f
 decides.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,13 +35,13 @@ def boot_row(conn: Connection, probe_id: int, boot_id: bytes) -> Row[Any] | None
     return conn.execute(select(boots).where(boots.c.probe_id == probe_id, boots.c.boot_id == boot_id)).first()
 
 
-def anchors_of(conn: Connection, probe_id: int, boot_id: bytes, *, but: int | None = None) -> list[Anchor]:
-    """Return the anchors of a boot that count, sorted; those that batch `but` brought left out."""
+def anchors_of(conn: Connection, probe_id: int, boot_id: bytes, *, but: Collection[int] = ()) -> list[Anchor]:
+    """Return the anchors of a boot that count, sorted; those that the batches `but` brought left out."""
     found = select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
         anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
     )
-    if but is not None:
-        found = found.where(anchors.c.batch_id != but)
+    if but:
+        found = found.where(anchors.c.batch_id.not_in(but))
     return in_order(Anchor(*row) for row in conn.execute(found))
 
 

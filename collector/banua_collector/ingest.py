@@ -9,22 +9,21 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import aiomqtt
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from banua_collector import boots, journal
+from banua_collector import journal
 from banua_collector.clock import month_of
 from banua_collector.config import Broker, Limits, read_secret
-from banua_collector.db import ensure_month, lock_probes
+from banua_collector.db import ensure_month
 from banua_collector.errors import ConfigError
 from banua_collector.metrics import Metrics
-from banua_collector.registry import Key, keys_of
-from banua_collector.tables import probes
-from banua_collector.verify import Boot, Message, Refused, Unreadable, Verified, judge
+from banua_collector.speakers import Speakers
+from banua_collector.verify import Message, Refused, Unreadable, Verified
 from banua_wire import birth
 from banua_wire.errors import WireError
 from banua_wire.receipt import Receipt, encode
@@ -125,12 +124,12 @@ class Ingest:
         max_bytes = self._limits.quarantine_max_mb * 1_000_000
         self._ensure_months(group)
         with self._engine.begin() as conn:
-            keys = _Keys(conn, (message.topic for message, _ in group))
+            speakers = Speakers(conn, (message.topic for message, _ in group))
             births = [(message, retained) for message, retained in group if message.topic.endswith("/state")]
             judged: list[Verified | Refused] = []
             for message, _ in group:
                 if message.topic.endswith("/batch"):
-                    judgement = judge(message, keys.of, keys.boot)
+                    judgement = speakers.judge(message)
                     if isinstance(judgement, Unreadable):
                         self._metrics.batches.labels("unreadable").inc()
                         LOG.warning("unreadable on %s: %s", message.topic, judgement.detail)
@@ -138,19 +137,19 @@ class Ingest:
                         judged.append(judgement)
             done = journal.store(conn, judged, now_ms=self._now_ms(), quarantine_max_bytes=max_bytes)
             for message, retained in births:
-                self._answer_birth(conn, keys, message, done, retained=retained)
+                self._answer_birth(conn, speakers, message, done, retained=retained)
             self._checkpoint("before_commit")
         self._checkpoint("after_commit")
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
         for outcome in done.outcomes:
             self._metrics.batches.labels(outcome).inc()
-        for kind in done.rows:
-            self._metrics.rows.labels(kind).inc()
+        for kind, n in done.rows.items():
+            self._metrics.rows.labels(kind).inc(n)
         self.failure = ""
         return done.receipts
 
     def _answer_birth(
-        self, conn: Connection, keys: "_Keys", message: Message, done: journal.Committed, *, retained: bool
+        self, conn: Connection, speakers: Speakers, message: Message, done: journal.Committed, *, retained: bool
     ) -> None:
         try:
             speaker, _ = parse(message.topic)
@@ -161,7 +160,7 @@ class Ingest:
         if state.online:
             receipt = journal.answer_birth(
                 conn,
-                keys.probe_id(speaker),
+                speakers.probe_id(speaker),
                 state,
                 retained=retained,
                 came_ms=message.received_ms,
@@ -179,36 +178,6 @@ class Ingest:
         self._metrics.connected.set(int(connected))
 
 
-class _Keys:
-    """The probes that speak in one group, locked until its commit; what is looked up of them, once each."""
-
-    def __init__(self, conn: Connection, topics: Iterable[str]) -> None:
-        self._conn = conn
-        self._keys: dict[str, list[Key]] = {}
-        named = select(probes.c.name, probes.c.id).where(probes.c.name.in_({_speaker(each) for each in topics}))
-        self._ids = {row.name: row.id for row in conn.execute(named)}
-        lock_probes(conn, self._ids.values())
-
-    def of(self, probe: str) -> list[Key]:
-        """Return the keys of `probe`, none when it is not registered."""
-        if probe not in self._keys:
-            self._keys[probe] = keys_of(self._conn, probe) if self.probe_id(probe) is not None else []
-        return self._keys[probe]
-
-    def probe_id(self, probe: str) -> int | None:
-        """Return the id of `probe`, None when it is not registered."""
-        return self._ids.get(probe)
-
-    def boot(self, probe: str, boot_id: bytes) -> Boot:
-        """Return what is known of when that boot began."""
-        probe_id = self.probe_id(probe)
-        row = None if probe_id is None else boots.boot_row(self._conn, probe_id, boot_id)
-        if row is None:
-            return Boot(None, None)
-        begun = None if row.start_ms is None else row.start_ms - row.first_boottime_ms
-        return Boot(begun, row.first_seen_ms)
-
-
 def _shared(broker: Broker, version: aiomqtt.ProtocolVersion) -> str:
     """Return what a shared subscription begins with, nothing for a collector of its own.
 
@@ -219,13 +188,6 @@ def _shared(broker: Broker, version: aiomqtt.ProtocolVersion) -> str:
     if version is not aiomqtt.ProtocolVersion.V5:
         raise ConfigError("share needs MQTT 5, which this broker does not speak")
     return f"$share/{broker.share}/"
-
-
-def _speaker(message_topic: str) -> str:
-    try:
-        return parse(message_topic)[0]
-    except WireError:
-        return ""
 
 
 def _versions(protocol: str) -> list[aiomqtt.ProtocolVersion]:

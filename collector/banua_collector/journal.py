@@ -5,11 +5,12 @@ seq); a batch that cannot be read is quarantined and settles its seq; a message 
 under its hash alone. The same commit tells the projections what is due.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, tuple_, update
 
 from banua_collector import boots
 from banua_collector.clock import month_of
@@ -41,35 +42,46 @@ class Answer:
 
 @dataclass(slots=True)
 class Committed:
-    """What a commit did: receipts by probe name, and how often which outcome."""
+    """What a commit did: receipts by probe name, each message's outcome, and how many rows of which kind came."""
 
     receipts: list[tuple[str, Receipt]] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
+    rows: Counter[str] = field(default_factory=Counter)
 
 
 def store(
-    conn: Connection, judged: Sequence[Verified | Refused], *, now_ms: int, quarantine_max_bytes: int
+    conn: Connection,
+    judged: Sequence[Verified | Refused],
+    *,
+    now_ms: int,
+    quarantine_max_bytes: int,
+    put_back: bool = False,
 ) -> Committed:
-    """Write `judged` in the open transaction of `conn` and return what may be said once it is committed."""
+    """Write `judged` in the open transaction of `conn` and return what may be said once it is committed.
+
+    With `put_back`, a batch that is settled but whose month was moved out stands in the journal again.
+    """
     done = Committed()
     answers: dict[tuple[str, bytes], Answer] = {}
-    stream_rows = _lock_streams(conn, judged, now_ms)
+    group = _Group(conn, judged, now_ms, put_back=put_back)
     for item in judged:
         envelope = item.envelope
         answer = answers.setdefault((item_speaker(item), envelope.stream), Answer(item_speaker(item), envelope.stream))
         entry = (envelope.seq, item.digest[:HASH8_BYTES])
-        reason = _settle(conn, item, stream_rows, now_ms, quarantine_max_bytes)
+        reason = group.settle(item, quarantine_max_bytes)
         done.outcomes.append(reason)
         if reason in {"journalled", "duplicate"}:
             answer.got.append(entry)
         else:
             answer.rejects.append((*entry, reason))
         if reason == "journalled" and isinstance(item, Verified):
-            done.rows += [row.kind for row in item.rows]
+            for block in item.blocks:
+                done.rows[block.kind.name] += len(block.boottimes_ms)
+    group.write()
+    _leave_quarantine(conn, group.taken)
     journal_id = journal_id_of(conn)
     for (speaker, stream), answer in answers.items():
-        row = stream_rows.get((speaker, stream)) or _stream_row(conn, stream, probes.c.name == speaker)
+        row = group.streams.get((speaker, stream)) or _stream_row(conn, stream, probes.c.name == speaker)
         stored_to, also = (0, []) if row is None else _advance(conn, row)
         done.receipts.append(
             (speaker, Receipt(stream, journal_id, 0, answer.got, answer.rejects, stored_to, also, now_ms))
@@ -108,60 +120,136 @@ def journal_id_of(conn: Connection) -> bytes:
     return bytes(conn.execute(select(journal.c.journal_id)).scalar_one())
 
 
-# --- one message ------------------------------------------------------------------------------------------------------
+# --- a group of messages ---------------------------------------------------------------------------------------------
 
 
-def _lock_streams(conn: Connection, judged: Iterable[Verified | Refused], now_ms: int) -> dict[tuple[str, bytes], int]:
-    """Return the stream row of every judged message whose signature is good, made where it is new."""
-    wanted = {(item.probe_id, item_speaker(item), item.envelope.stream) for item in judged if item.probe_id is not None}
-    rows: dict[tuple[str, bytes], int] = {}
-    for probe_id, speaker, stream in sorted(wanted):
-        conn.execute(
-            insert_or(conn, streams)
-            .values(probe_id=probe_id, stream=stream, stored_to=0, first_seen_ms=now_ms)
-            .on_conflict_do_nothing()
-        )
-        rows[speaker, stream] = conn.execute(
-            select(streams.c.id).where(streams.c.probe_id == probe_id, streams.c.stream == stream)
-        ).scalar_one()
-    return rows
+class _Group:
+    """The messages of one commit: what is known of them is read once, and what is new is written once."""
 
+    def __init__(self, conn: Connection, judged: Sequence[Verified | Refused], now_ms: int, *, put_back: bool) -> None:
+        self._conn, self._now_ms = conn, now_ms
+        self.streams = _streams_of(conn, judged, now_ms)
+        self.taken: list[bytes] = []
+        places = {self._place(item) for item in judged if item.probe_id is not None}
+        self._known = _seen_at(conn, places)
+        self._gone = _moved_out(conn, places) if put_back else frozenset[tuple[int, int]]()
+        self._seen: list[dict[str, Any]] = []
+        self._fresh: list[tuple[int, Verified]] = []
 
-def _settle(
-    conn: Connection,
-    item: Verified | Refused,
-    stream_rows: dict[tuple[str, bytes], int],
-    now_ms: int,
-    quarantine_max_bytes: int,
-) -> str:
-    """Put one message where it belongs and return its outcome."""
-    if item.probe_id is None:
-        return _quarantine(conn, item, item.reason, item.detail, quarantine_max_bytes)
-    stream_id = stream_rows[item_speaker(item), item.envelope.stream]
-    known = conn.execute(
-        select(seen.c.hash, seen.c.how).where(seen.c.stream_id == stream_id, seen.c.seq == item.envelope.seq)
-    ).first()
-    if known is not None and known.hash is not None:
-        if known.hash == item.digest:
-            return "duplicate" if known.how == "journalled" else "quarantined"
-        detail = f"seq {item.envelope.seq} of this stream is taken by another batch"
-        return _quarantine(conn, item, "conflict", detail, None)
-    if isinstance(item, Refused):
-        reason = _quarantine(conn, item, item.reason, item.detail, None)
-        _see(conn, stream_id, item, "quarantined")
+    def settle(self, item: Verified | Refused, quarantine_max_bytes: int) -> str:
+        """Put one message where it belongs and return its outcome."""
+        if item.probe_id is None:
+            return _quarantine(self._conn, item, item.reason, item.detail, quarantine_max_bytes)
+        stream_id, seq = place = self._place(item)
+        digest, how = self._known.get(place, (None, ""))
+        if digest is not None and digest != item.digest:
+            detail = f"seq {seq} of this stream is taken by another batch"
+            return _quarantine(self._conn, item, "conflict", detail, None)
+        if isinstance(item, Verified):
+            self.taken.append(item.digest)
+        if how == "journalled" and place not in self._gone:
+            return "duplicate"
+        if isinstance(item, Refused):
+            if digest is not None:
+                return "quarantined"
+            reason, how = _quarantine(self._conn, item, item.reason, item.detail, None), "quarantined"
+        else:  # new, moved out before, or unreadable to an earlier version
+            reason = how = "journalled"
+            self._fresh.append((stream_id, item))
+            self._gone -= {place}
+        self._known[place] = (item.digest, how)
+        values = {"hash": item.digest, "how": how, "month": month_of(item.message.received_ms)}
+        self._seen.append({"stream_id": stream_id, "seq": seq} | values)
         return reason
-    _see(conn, stream_id, item, "journalled")
-    _insert_batch(conn, stream_id, item, now_ms)
-    return "journalled"
+
+    def write(self) -> None:
+        """Write what `settle` found new, and what follows from it."""
+        if self._seen:
+            settled = insert_or(self._conn, seen)
+            new = {name: settled.excluded[name] for name in ("hash", "how", "month")}
+            self._conn.execute(
+                settled.on_conflict_do_update(index_elements=[seen.c.stream_id, seen.c.seq], set_=new), self._seen
+            )
+        if not self._fresh:
+            return
+        made = insert(batches).returning(batches.c.id, sort_by_parameter_order=True)
+        ids = self._conn.execute(made, [_batch(stream_id, item) for stream_id, item in self._fresh]).scalars().all()
+        boot_groups: dict[tuple[int, bytes], _OfBoot] = {}
+        for batch_id, (stream_id, item) in zip(ids, self._fresh, strict=True):
+            boot = boot_groups.setdefault((item.probe_id, item.envelope.boot_id), _OfBoot())
+            boot.add(batch_id, stream_id, item)
+        _tell(self._conn, zip(ids, (item for _, item in self._fresh), strict=True))
+        for _, item in self._fresh:
+            _declare_lost(self._conn, item)
+        for (probe_id, boot_id), boot in boot_groups.items():
+            self._follow(probe_id, boot_id, boot)
+
+    def _follow(self, probe_id: int, boot_id: bytes, boot: "_OfBoot") -> None:
+        """Bring what is known of a boot up to date, and make due what reads differently now."""
+        conn, now_ms = self._conn, self._now_ms
+        came = [boots.batch_came(conn, probe_id, boot_id, span, boot.came_ms) for span in boot.spans()]
+        _insert_due(conn, probe_id, boot.ids, now_ms)
+        if boot.brought_anchors:
+            _redate(conn, probe_id, boot_id, boot.ids, now_ms)
+        _standing_changed(conn, probe_id, boots.overlapping(conn, probe_id, boot_id, boot.came_ms), now_ms)
+        if any(came):
+            _release_withheld(conn, probe_id, now_ms)
+
+    def _place(self, item: Verified | Refused) -> tuple[int, int]:
+        return self.streams[item_speaker(item), item.envelope.stream], item.envelope.seq
 
 
-def _see(conn: Connection, stream_id: int, item: Verified | Refused, how: str) -> None:
-    values = {"hash": item.digest, "how": how, "month": month_of(item.message.received_ms)}
-    conn.execute(
-        insert_or(conn, seen)
-        .values(stream_id=stream_id, seq=item.envelope.seq, **values)
-        .on_conflict_do_update(index_elements=[seen.c.stream_id, seen.c.seq], set_=values)
-    )
+@dataclass(slots=True)
+class _OfBoot:
+    """The new batches of one boot: their ids, when the last of them came (ms), where they stand in their streams."""
+
+    ids: list[int] = field(default_factory=list)
+    came_ms: int = 0
+    brought_anchors: bool = False
+    _seqs: dict[int, int] = field(default_factory=dict)
+    _boottimes_ms: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, batch_id: int, stream_id: int, item: Verified) -> None:
+        """Count one in."""
+        self.ids.append(batch_id)
+        self.came_ms = max(self.came_ms, item.message.received_ms)
+        self.brought_anchors = self.brought_anchors or any(block.kind.name == "clock" for block in item.blocks)
+        self._seqs[stream_id] = min(self._seqs.get(stream_id, item.envelope.seq), item.envelope.seq)
+        self._boottimes_ms.setdefault(stream_id, []).extend(item.boottimes_ms or ())
+
+    def spans(self) -> list[boots.Span]:
+        """Return what they cover, a span a stream."""
+        return [
+            boots.Span(stream_id, seq, (min(times), max(times)) if (times := self._boottimes_ms[stream_id]) else None)
+            for stream_id, seq in self._seqs.items()
+        ]
+
+
+def _streams_of(conn: Connection, judged: Iterable[Verified | Refused], now_ms: int) -> dict[tuple[str, bytes], int]:
+    """Return the stream row of every judged message whose signature is good, made where it is new."""
+    wanted = {(item.probe_id, item.envelope.stream): item_speaker(item) for item in judged if item.probe_id is not None}
+    found = _stream_rows(conn, wanted)
+    if missing := sorted(wanted.keys() - found.keys()):
+        new = [{"probe_id": each[0], "stream": each[1], "stored_to": 0, "first_seen_ms": now_ms} for each in missing]
+        conn.execute(insert_or(conn, streams).on_conflict_do_nothing(), new)
+        found |= _stream_rows(conn, missing)
+    return {(speaker, stream): found[probe_id, stream] for (probe_id, stream), speaker in wanted.items()}
+
+
+def _stream_rows(conn: Connection, wanted: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
+    place = tuple_(streams.c.probe_id, streams.c.stream)
+    found = select(streams.c.probe_id, streams.c.stream, streams.c.id).where(place.in_(list(wanted)))
+    return {(row.probe_id, row.stream): row.id for row in conn.execute(found)}
+
+
+def _seen_at(conn: Connection, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[bytes | None, str]]:
+    """Return hash and outcome of what is settled at these (stream row, seq)."""
+    known = select(seen.c.stream_id, seen.c.seq, seen.c.hash, seen.c.how)
+    found = conn.execute(known.where(tuple_(seen.c.stream_id, seen.c.seq).in_(sorted(places))))
+    return {(row.stream_id, row.seq): (row.hash, row.how) for row in found}
+
+
+# --- one message ------------------------------------------------------------------------------------------------------
 
 
 def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None) -> str:
@@ -188,68 +276,67 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
     return reason
 
 
+def _moved_out(conn: Connection, places: Iterable[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+    """Return which of the (stream row, seq) have no batch in the journal."""
+    place = tuple_(batches.c.stream_id, batches.c.seq)
+    found = conn.execute(select(batches.c.stream_id, batches.c.seq).where(place.in_(sorted(places))))
+    return frozenset(places) - {(row.stream_id, row.seq) for row in found}
+
+
+def _leave_quarantine(conn: Connection, taken: Sequence[bytes]) -> None:
+    """Take out of quarantine what is in the journal now: a key was registered since, or this version reads it."""
+    for start in range(0, len(taken), _IDS):
+        conn.execute(delete(quarantine).where(quarantine.c.hash.in_(taken[start : start + _IDS])))
+
+
 def _text(text: str, most: int) -> str:
     """Return what both databases can hold of `text`: PostgreSQL takes no NUL."""
     return text[:most].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _insert_batch(conn: Connection, stream_id: int, item: Verified, now_ms: int) -> None:
-    envelope, rows = item.envelope, item.rows
-    boottimes = [row.boottime_ms for row in rows]
-    batch_id = conn.execute(
-        insert(batches)
-        .values(
-            probe_id=item.probe_id,
-            stream_id=stream_id,
-            seq=envelope.seq,
-            hash=item.digest,
-            boot_id=envelope.boot_id,
-            rows=len(rows),
-            first_boottime_ms=min(boottimes, default=0),
-            last_boottime_ms=max(boottimes, default=0),
-            received_ms=item.message.received_ms,
-            message=item.message.payload,
-        )
-        .returning(batches.c.id)
-    ).scalar_one()
-    brought_anchors = _insert_told(conn, item, batch_id)
-    _declare_lost(conn, item)
-    span = boots.Span(stream_id, envelope.seq, (min(boottimes), max(boottimes)) if boottimes else None)
-    is_new = boots.batch_came(conn, item.probe_id, envelope.boot_id, span, item.message.received_ms)
-    _due(conn, item.probe_id, [batch_id], now_ms)
-    if brought_anchors:
-        _redate(conn, item.probe_id, envelope.boot_id, batch_id, now_ms)
-    clones = boots.overlapping(conn, item.probe_id, envelope.boot_id, item.message.received_ms)
-    _standing_changed(conn, item.probe_id, clones, now_ms)
-    if is_new:
-        _release_withheld(conn, item.probe_id, now_ms)
+def _batch(stream_id: int, item: Verified) -> dict[str, Any]:
+    first, last = item.boottimes_ms or (0, 0)
+    return {
+        "probe_id": item.probe_id,
+        "stream_id": stream_id,
+        "seq": item.envelope.seq,
+        "hash": item.digest,
+        "boot_id": item.envelope.boot_id,
+        "rows": sum(len(block.boottimes_ms) for block in item.blocks),
+        "first_boottime_ms": first,
+        "last_boottime_ms": last,
+        "received_ms": item.message.received_ms,
+        "message": item.message.payload,
+    }
 
 
-def _insert_told(conn: Connection, item: Verified, batch_id: int) -> bool:
-    """Write what the rows tell SQL: anchors, events, losses; say whether there were anchors."""
-    base: dict[str, Any] = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
-    told = [base | {"boottime_ms": row.boottime_ms} | _told(row) for row in item.rows if _tells(row)]
-    found = [values for values in told if "unix_ms" in values]
+def _tell(conn: Connection, numbered: Iterable[tuple[int, Verified]]) -> None:
+    """Write what the rows tell SQL: anchors, events, losses."""
+    found: list[dict[str, Any]] = []
+    happened: list[dict[str, Any]] = []
+    for batch_id, item in numbered:
+        base = {"probe_id": item.probe_id, "batch_id": batch_id, "boot_id": item.envelope.boot_id}
+        for row in item.told():
+            if row.kind == "clock":
+                if all(name in row.values for name in _ANCHOR):
+                    found.append(base | {"boottime_ms": row.boottime_ms} | _told(row))
+            else:
+                noticed = {"boottime_ms": row.boottime_ms, "noticed_ms": item.message.received_ms}
+                happened.append(base | noticed | _told(row))
     if found:
         conn.execute(insert(anchors), found)
-    happened = [values | {"noticed_ms": item.message.received_ms} for values in told if "unix_ms" not in values]
     if happened:
         conn.execute(insert(events), happened)
-    return bool(found)
 
 
-_TOLD: Final = {"clock": ("unix_ms", "error_ms"), "event": (), "lost": ()}
-"""What goes to SQL, and which of its fields it is worth nothing without: an anchor has a time and an error."""
-
-
-def _tells(row: Row) -> bool:
-    return row.kind in _TOLD and all(name in row.values for name in _TOLD[row.kind])
+_ANCHOR: Final = ("unix_ms", "error_ms")
+"""What an anchor is worth nothing without."""
 
 
 def _told(row: Row) -> dict[str, Any]:
     values = row.values
     if row.kind == "clock":
-        return {name: values[name] for name in _TOLD["clock"]} | {"source": _text(str(values.get("source", "?")), 16)}
+        return {name: values[name] for name in _ANCHOR} | {"source": _text(str(values.get("source", "?")), 16)}
     if row.kind == "event":
         name, detail = _text(str(values.get("name", "?")), 200), _text(str(values.get("detail", "")), 300)
         return {"name": name, "n": values.get("n", 0), "detail": detail}
@@ -259,7 +346,7 @@ def _told(row: Row) -> dict[str, Any]:
 
 def _declare_lost(conn: Connection, item: Verified) -> None:
     """Settle the seqs that a probe declares lost, as long as nothing of them came."""
-    for row in item.rows:
+    for row in item.told():
         first, last, stream = (row.values.get(name) for name in ("from_seq", "to_seq", "stream"))
         if row.kind != "lost" or not isinstance(first, int) or not isinstance(last, int):
             continue
@@ -308,15 +395,19 @@ def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int
 
 
 def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int], now_ms: int) -> None:
+    ids = list(batch_ids)
+    # one entry a batch, and a fresh one: a projection under way, which knows the old one, cannot take it out
+    for start in range(0, len(ids), _IDS):
+        conn.execute(delete(todo).where(todo.c.batch_id.in_(ids[start : start + _IDS])))
+    _insert_due(conn, probe_id, ids, now_ms)
+
+
+def _insert_due(conn: Connection, probe_id: int, batch_ids: Iterable[int], now_ms: int) -> None:
     due = [
         {"projection": projection, "probe_id": probe_id, "batch_id": batch_id, "due_ms": now_ms}
         for projection in PROJECTIONS
         for batch_id in batch_ids
     ]
-    ids = [entry["batch_id"] for entry in due]
-    # one entry a batch, and a fresh one: a projection under way, which knows the old one, cannot take it out
-    for start in range(0, len(ids), _IDS):
-        conn.execute(delete(todo).where(todo.c.batch_id.in_(ids[start : start + _IDS])))
     if due:
         conn.execute(insert(todo), due)
 
@@ -328,9 +419,9 @@ def due_where(conn: Connection, probe_id: int, now_ms: int, *conditions: Any) ->
     return len(found)
 
 
-def _redate(conn: Connection, probe_id: int, boot_id: bytes, batch_id: int, now_ms: int) -> None:
-    """Make due what the anchors of a new batch re-date: the batches with rows between the anchors that stay."""
-    then = set(boots.anchors_of(conn, probe_id, boot_id, but=batch_id))
+def _redate(conn: Connection, probe_id: int, boot_id: bytes, new_ids: Collection[int], now_ms: int) -> None:
+    """Make due what the anchors of new batches re-date: the batches with rows between the anchors that stay."""
+    then = set(boots.anchors_of(conn, probe_id, boot_id, but=new_ids))
     now = set(boots.anchors_of(conn, probe_id, boot_id))
     changed = [anchor.boottime_ms for anchor in then ^ now]
     if not changed:
@@ -357,13 +448,16 @@ def mark_range(conn: Connection, affected: Affected, now_ms: int) -> int:
     A batch that is not written yet (undated, withheld) is due anyway when it can be written. One that is due already
     may be under way to the target as it was before the change; so it is made due once more.
     """
-    in_range = select(written.c.batch_id).where(
-        written.c.probe_id == affected.probe_id,
-        or_(written.c.last_ms.is_(None), written.c.last_ms >= affected.from_ms),
-        *([] if affected.to_ms is None else [or_(written.c.first_ms.is_(None), written.c.first_ms <= affected.to_ms)]),
-    )
+    in_range = select(written.c.batch_id).where(*_wrote_within(affected))
     under_way = _under_way(affected.probe_id)
     return due_where(conn, affected.probe_id, now_ms, or_(batches.c.id.in_(in_range), batches.c.id.in_(under_way)))
+
+
+def _wrote_within(affected: Affected) -> list[ColumnElement[bool]]:
+    """Return what a `written` row meets whose batch has, or may have, rows in the range."""
+    begins = or_(written.c.last_ms.is_(None), written.c.last_ms >= affected.from_ms)
+    ends = None if affected.to_ms is None else or_(written.c.first_ms.is_(None), written.c.first_ms <= affected.to_ms)
+    return [written.c.probe_id == affected.probe_id, begins, *([] if ends is None else [ends])]
 
 
 def _under_way(probe_id: int) -> Select[tuple[int]]:
@@ -390,7 +484,42 @@ def restored(conn: Connection, now_ms: int) -> int:
     Probes notice the new id in the answer to their next ask, and send again what this journal has forgotten.
     """
     conn.execute(update(journal).values(journal_id=new_journal_id(), minted_ms=now_ms))
-    conn.execute(update(written).values(digest=None))
-    found = conn.execute(select(probes.c.id)).scalars().all()
-    lock_probes(conn, found)
-    return sum(due_where(conn, probe_id, now_ms) for probe_id in found)
+    return sum(
+        replay(conn, Affected(probe_id, 0, None), now_ms)
+        for probe_id in conn.execute(select(probes.c.id)).scalars().all()
+    )
+
+
+def replay(conn: Connection, wanted: Affected, now_ms: int) -> int:
+    """Have every batch with rows in a probe's range of wall time deleted and written again; return how many.
+
+    Safe beside a projection at work: what it has under way is due once more when it is done.
+    """
+    lock_probes(conn, [wanted.probe_id])
+    conn.execute(update(written).where(*_wrote_within(wanted)).values(digest=None))
+    if (wanted.from_ms, wanted.to_ms) == (0, None):
+        return due_where(conn, wanted.probe_id, now_ms)
+    return mark_range(conn, wanted, now_ms)
+
+
+def moved_out(conn: Connection, affected: Affected) -> dict[str, int]:
+    """Return how many batches with rows in a range are moved out, by the month in which they were measured.
+
+    None of them is made due by anything until it is imported.
+    """
+    gone = select(func.min(written.c.first_ms)).where(
+        *_wrote_within(affected), written.c.first_ms.is_not(None), ~exists().where(batches.c.id == written.c.batch_id)
+    )
+    found = conn.execute(gone.group_by(written.c.batch_id)).scalars()
+    return dict(sorted(Counter(map(month_of, found)).items()))
+
+
+def moved_out_of_boot(conn: Connection, probe_id: int, boot_id: bytes) -> dict[str, int]:
+    """Return how many batches of a boot that brought an anchor are moved out, by month of measurement."""
+    gone = select(func.min(anchors.c.unix_ms)).where(
+        anchors.c.probe_id == probe_id,
+        anchors.c.boot_id == boot_id,
+        ~exists().where(batches.c.id == anchors.c.batch_id),
+    )
+    found = conn.execute(gone.group_by(anchors.c.batch_id)).scalars()
+    return dict(sorted(Counter(map(month_of, found)).items()))

@@ -1,10 +1,12 @@
 """May this message be believed? Envelope, topic, key and body are judged here, without a database at hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from banua_collector.registry import Key
 from banua_wire import batch
+from banua_wire.codec import Block
 from banua_wire.envelope import Envelope, unpack
 from banua_wire.errors import WireError
 from banua_wire.rows import Row
@@ -20,6 +22,9 @@ class Message:
     received_ms: int
 
 
+_TOLD: Final = frozenset({"clock", "event", "lost"})
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A batch of a registered probe, its signature good and its rows readable."""
@@ -28,7 +33,17 @@ class Verified:
     digest: bytes
     envelope: Envelope
     probe_id: int
-    rows: list[Row]
+    blocks: list[Block]
+
+    @property
+    def boottimes_ms(self) -> tuple[int, int] | None:
+        """The first and last row's CLOCK_BOOTTIME in ms, None without rows."""
+        ends = [end for block in self.blocks for end in (block.boottimes_ms[0], block.boottimes_ms[-1])]
+        return (min(ends), max(ends)) if ends else None
+
+    def told(self) -> Iterator[Row]:
+        """Yield the rows that SQL is told of: anchors, events, losses."""
+        return (row for block in self.blocks if block.kind.name in _TOLD for row in block.rows())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +103,23 @@ def judge(
     if key.revoked_ms is not None and message.received_ms >= key.revoked_ms:
         return refused("key_revoked", f"key {key.public_key.hex()[:16]} is revoked")
     try:
-        rows = batch.open_rows(message.payload)
+        blocks = batch.open_blocks(message.payload)
     except WireError as error:
         return refused("quarantined", str(error), key.probe_id)
-    if key.retired_ms is not None and not _begun_before(key.retired_ms, rows, boot_of(speaker, envelope.boot_id)):
+    if key.retired_ms is not None and not _begun_before(
+        key.retired_ms, blocks, boot_of(speaker, envelope.boot_id), message.received_ms
+    ):
         return refused("key_retired", f"key {key.public_key.hex()[:16]} is retired, and this boot began later")
-    return Verified(message, digest, envelope, key.probe_id, rows)
+    return Verified(message, digest, envelope, key.probe_id, blocks)
 
 
-def _begun_before(moment_ms: int, rows: list[Row], boot: Boot) -> bool:
+def _begun_before(moment_ms: int, blocks: list[Block], boot: Boot, received_ms: int) -> bool:
+    """Say whether a boot began before `moment_ms`: by its anchors, else before anything of it was received."""
     begun = boot.begun_ms
-    for row in rows:
+    for row in (row for block in blocks if block.kind.name == "clock" for row in block.rows()):
         unix_ms = row.values.get("unix_ms")
-        if row.kind == "clock" and isinstance(unix_ms, int):
+        if isinstance(unix_ms, int):
             begun = unix_ms - row.boottime_ms
-    known = begun if begun is not None else boot.first_seen_ms
-    return known is not None and known < moment_ms
+    if begun is None:
+        begun = received_ms if boot.first_seen_ms is None else min(boot.first_seen_ms, received_ms)
+    return begun < moment_ms

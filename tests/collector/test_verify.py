@@ -32,7 +32,7 @@ def test_a_good_batch_is_verified_with_its_rows() -> None:
     judgement = _judge(came)
     assert isinstance(judgement, Verified)
     assert (judgement.probe_id, judgement.envelope.seq, judgement.digest) == (7, 3, batch.digest(came.payload))
-    assert judgement.rows == [radio(3000)]
+    assert [row for block in judgement.blocks for row in block.rows()] == [radio(3000)]
 
 
 def test_a_bad_signature_occupies_nothing() -> None:

@@ -8,7 +8,8 @@ allow, the excess counts as error too: one is wrong, and nobody can tell which. 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 INSIDE_PPM: Final = 20
 OUTSIDE_PPM: Final = 100
@@ -25,8 +26,7 @@ class Anchor:
     unix_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dated:
+class Dated(NamedTuple):
     """A wall time in ms and the bound on its error."""
 
     unix_ms: int
@@ -60,12 +60,32 @@ def date(boottime_ms: int, anchors: Sequence[Anchor]) -> Dated | None:
     """Return the wall time of `boottime_ms` by `anchors` (from `in_order`), None when there is none."""
     if not anchors:
         return None
-    index = bisect_left(anchors, boottime_ms, key=lambda anchor: anchor.boottime_ms)
+    index = bisect_left(anchors, boottime_ms, key=_BOOTTIME)
     if index < len(anchors) and anchors[index].boottime_ms == boottime_ms:
         return Dated(anchors[index].unix_ms, anchors[index].error_ms)
     if index in {0, len(anchors)}:
         return _outside(boottime_ms, anchors[min(index, len(anchors) - 1)])
     return _between(boottime_ms, anchors[index - 1], anchors[index])
+
+
+def dates(boottimes_ms: Iterable[int], anchors: Sequence[Anchor]) -> list[Dated | None]:
+    """Return what `date` says of each, faster where they are in order: their anchors are looked up once."""
+    made: list[Dated | None] = []
+    low, high = 1, 0  # where the anchors `before` and `after` hold: nowhere yet
+    before = after = None
+    for boottime_ms in boottimes_ms:
+        if not low < boottime_ms < high or before is None or after is None:
+            made.append(date(boottime_ms, anchors))
+            index = bisect_left(anchors, boottime_ms, key=_BOOTTIME)
+            if 0 < index < len(anchors):
+                before, after = anchors[index - 1], anchors[index]
+                low, high = before.boottime_ms, after.boottime_ms
+            continue
+        made.append(_between(boottime_ms, before, after))
+    return made
+
+
+_BOOTTIME: Final = attrgetter("boottime_ms")
 
 
 def _outside(boottime_ms: int, anchor: Anchor) -> Dated:

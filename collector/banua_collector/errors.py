@@ -15,3 +15,7 @@ class RegistryError(CollectorError):
 
 class DatabaseError(CollectorError):
     """The database cannot be opened, or was made by a version of this package that is newer than this one."""
+
+
+class ArchiveError(CollectorError):
+    """An archive cannot be written, is not what it says, or must not be taken in or out now."""

@@ -5,8 +5,10 @@ import re
 import pytest
 
 from banua_collector.dating import Dated
-from banua_collector.project.points import Candidate, Speaker, points, series_of
+from banua_collector.project.points import Candidate, Speaker, candidates_of, points
 from banua_collector.registry import Deployment, Place, Village
+from banua_wire.codec import Block
+from banua_wire.fields import BY_KIND
 from banua_wire.rows import Row
 from tests.collector.fleet import NOW_MS, path, radio
 
@@ -20,7 +22,14 @@ _VILLAGE = Village(
 def _candidate(
     row: Row, unix_ms: int = NOW_MS, *, batch_id: int = 1, digest: bytes = b"h", boot: bytes = b"b"
 ) -> Candidate:
-    return Candidate(batch_id, digest, boot, row, Dated(unix_ms, 20))
+    block = Block(BY_KIND[row.kind], [row.boottime_ms], {name: [value] for name, value in row.values.items()})
+    (made,) = candidates_of(block, [Dated(unix_ms, 20)], batch_id, digest, boot)
+    return made
+
+
+def _series(row: Row, speaker: Speaker, unix_ms: int = 1) -> str:
+    (point,) = points([_candidate(row, unix_ms)], speaker)[0]
+    return re.split(r"(?<!\\) ", point.line)[0]
 
 
 def _lines(*candidates: Candidate, speaker: Speaker = _ALONE) -> list[str]:
@@ -54,7 +63,7 @@ def test_texts_and_tags_are_escaped() -> None:
 
 
 def test_an_absent_tag_is_not_there() -> None:
-    assert series_of(Row("path", 1, {"target": "t", "method": "tcp"}), _ALONE, 1) == "path,method=tcp,probe=p1,target=t"
+    assert _series(Row("path", 1, {"target": "t", "method": "tcp"}), _ALONE) == "path,method=tcp,probe=p1,target=t"
 
 
 def test_two_modems_in_one_minute_are_two_series() -> None:
@@ -92,7 +101,7 @@ def test_equal_twins_count_once_without_a_word() -> None:
 )
 def test_the_deployment_of_that_time_names_place_village_district_and_regency(unix_ms: int, place: str | None) -> None:
     stood = (_stood("one", NOW_MS, NOW_MS + 10), _stood("two", NOW_MS + 10, None))
-    series = series_of(radio(5), Speaker("p1", simulated=False, deployments=stood), unix_ms)
+    series = _series(radio(5), Speaker("p1", simulated=False, deployments=stood), unix_ms)
     tags = "" if place is None else f"place={place},"
     where = "" if place is None else ",regency=63.01,village=63.01.01.2002"
     district = "" if place is None else "district=63.01.01,"
@@ -101,8 +110,8 @@ def test_the_deployment_of_that_time_names_place_village_district_and_regency(un
 
 def test_what_is_simulated_says_so_by_probe_or_by_row() -> None:
     simulated = Speaker("p1", simulated=True, deployments=())
-    assert series_of(radio(5), simulated, 1) == "radio,modem=m1,probe=p1,simulated=true"
-    assert series_of(radio(5, simulated=1), _ALONE, 1) == "radio,modem=m1,probe=p1,simulated=true"
+    assert _series(radio(5), simulated) == "radio,modem=m1,probe=p1,simulated=true"
+    assert _series(radio(5, simulated=1), _ALONE) == "radio,modem=m1,probe=p1,simulated=true"
     assert "simulated=1" not in _lines(_candidate(radio(5, simulated=1)))[0]
 
 

@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, select, update
 
 from banua_collector import boots as boot_rules
-from banua_collector.dating import Anchor, date
+from banua_collector.dating import Anchor, dates
 from banua_collector.db import Claim, insert_or, lock_probes, reading
-from banua_collector.project.points import Candidate, Point, Speaker, Twins, points
+from banua_collector.project.points import Candidate, Point, Speaker, Twins, candidates_of, points
 from banua_collector.project.target import Refusal, Target
 from banua_collector.registry import deployments_of
 from banua_collector.tables import batches, boots, events, probes, refused, todo, written
-from banua_wire.batch import open_rows
-from banua_wire.fields import BY_KIND
+from banua_wire.batch import open_blocks
 
 NAME: Final = "influx"
 GROUP: Final = 100
@@ -44,6 +43,8 @@ class Work:
     due: set[int]
     batches: dict[int, Row[Any]] = field(default_factory=dict)
     written: dict[int, Row[Any]] = field(default_factory=dict)
+    gone: dict[int, Row[Any]] = field(default_factory=dict)
+    """What was written of batches that are moved out since: it cannot be written again until they are imported."""
     candidates: dict[int, list[Candidate]] = field(default_factory=dict)
     withheld: dict[int, int] = field(default_factory=dict)
 
@@ -137,7 +138,7 @@ class InfluxProjection:
                     written.c.last_ms >= first - 1,
                     written.c.first_ms <= last + 1,
                 )
-                near |= set(conn.execute(sharing).scalars()) - set(work.batches)
+                near |= set(conn.execute(sharing).scalars()) - set(work.batches) - set(work.gone)
             if not near:
                 break
             self._load(conn, work, near, known)
@@ -153,7 +154,7 @@ class InfluxProjection:
                 work.batches[batch.id] = batch
                 work.candidates[batch.id], work.withheld[batch.id] = known.dated(batch)
             for row in conn.execute(select(written).where(written.c.projection == NAME, written.c.batch_id.in_(some))):
-                work.written[row.batch_id] = row
+                (work.written if row.batch_id in work.batches else work.gone)[row.batch_id] = row
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
@@ -161,11 +162,10 @@ class InfluxProjection:
         """Commit, before anything is touched, which batches will be, and between which ms their points may stand."""
         with self._engine.begin() as conn:
             lock_probes(conn, [work.probe_id])
-            for batch_id, made in plan.writes.items():
-                row = work.written.get(batch_id)
-                first_ms, last_ms = _extent(made, None if row is None else (row.first_ms, row.last_ms))
-                withheld = work.withheld[batch_id]
-                self._note(conn, work, batch_id, first_ms=first_ms, last_ms=last_ms, digest=None, withheld=withheld)
+            self._note(conn, work, [_written(work, batch_id, made, None) for batch_id, made in plan.writes.items()])
+            if lost := [batch_id for batch_id, row in work.gone.items() if _touches(row, plan.deletes)]:
+                theirs = written.c.batch_id.in_(lost)
+                conn.execute(update(written).where(written.c.projection == NAME, theirs).values(digest=None))
             for batch_id in set(plan.writes) - work.due:
                 also_due = insert(todo).values(
                     projection=NAME, probe_id=work.probe_id, batch_id=batch_id, due_ms=self._now_ms()
@@ -175,21 +175,21 @@ class InfluxProjection:
     def _note_written(self, work: Work, plan: Plan, refusals: list[Refusal]) -> None:
         with self._engine.begin() as conn:
             lock_probes(conn, [work.probe_id])
-            for batch_id, made in plan.writes.items():
-                first_ms, last_ms = _extent(made)
-                values = {"first_ms": first_ms, "last_ms": last_ms, "digest": _digest(made)}
-                self._note(conn, work, batch_id, **values, withheld=work.withheld[batch_id])
+            now = [_written(work, batch_id, made, _digest(made)) for batch_id, made in plan.writes.items()]
+            self._note(conn, work, now)
             for start in range(0, len(work.todo_ids), IDS):
                 conn.execute(delete(todo).where(todo.c.id.in_(work.todo_ids[start : start + IDS])))
             self._note_refused(conn, work, plan, refusals)
             self._note_twins(conn, work, plan.twins)
 
-    def _note(self, conn: Connection, work: Work, batch_id: int, **values: Any) -> None:
-        conn.execute(
-            insert_or(conn, written)
-            .values(projection=NAME, batch_id=batch_id, probe_id=work.probe_id, **values)
-            .on_conflict_do_update(index_elements=[written.c.projection, written.c.batch_id], set_=values)
-        )
+    def _note(self, conn: Connection, work: Work, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        made = insert_or(conn, written)
+        new = {name: made.excluded[name] for name in ("first_ms", "last_ms", "digest", "withheld")}
+        by_batch = [written.c.projection, written.c.batch_id]
+        always = {"projection": NAME, "probe_id": work.probe_id}
+        conn.execute(made.on_conflict_do_update(index_elements=by_batch, set_=new), [always | row for row in rows])
 
     def _note_refused(self, conn: Connection, work: Work, plan: Plan, refusals: list[Refusal]) -> None:
         """Keep what the target will never take, in place of what was kept of the same batches before."""
@@ -197,7 +197,7 @@ class InfluxProjection:
         for start in range(0, len(ids), IDS):
             mine = refused.c.batch_id.in_(ids[start : start + IDS])
             conn.execute(delete(refused).where(refused.c.projection == NAME, mine))
-        batch_of = {point.line: point.batch_id for made in plan.writes.values() for point in made}
+        batch_of = {point.line: point.batch_id for made in plan.writes.values() for point in made} if refusals else {}
         for refusal in refusals:
             conn.execute(
                 insert(refused).values(
@@ -213,8 +213,8 @@ class InfluxProjection:
     def _note_twins(self, conn: Connection, work: Work, twins: list[Twins]) -> None:
         for pair in twins:
             dropped = pair.dropped
-            detail = f"{dropped.row.kind} {dropped.row.key} differs from batch {pair.counted.batch_id}'s"
-            place = {"batch_id": dropped.batch_id, "boot_id": dropped.boot_id, "boottime_ms": dropped.row.boottime_ms}
+            detail = f"{dropped.kind} {dropped.key} differs from batch {pair.counted.batch_id}'s"
+            place = {"batch_id": dropped.batch_id, "boot_id": dropped.boot_id, "boottime_ms": dropped.boottime_ms}
             known = and_(events.c.name == "twin_rows", *(events.c[name] == value for name, value in place.items()))
             if conn.execute(select(events.c.id).where(known)).first() is None:
                 conn.execute(
@@ -245,16 +245,15 @@ class _Known:
         known = self._anchors_of(batch.boot_id)
         over = boot_rules.is_over(boot, self._boots)
         candidates: list[Candidate] = []
-        withheld = 0
-        for row in open_rows(batch.message):
-            if BY_KIND[row.kind].sink != NAME:
-                continue
-            dated = date(row.boottime_ms, known)
-            if dated is not None and (dated.error_ms <= GOOD_ERROR_MS or over):
-                candidates.append(Candidate(batch.id, batch.hash, batch.boot_id, row, dated))
-            else:
-                withheld += 1
-        return candidates, withheld
+        rows = 0
+        for block in open_blocks(batch.message):
+            if block.kind.sink == NAME:
+                dated = dates(block.boottimes_ms, known)
+                if not over:
+                    dated = [None if each is None or each.error_ms > GOOD_ERROR_MS else each for each in dated]
+                candidates += candidates_of(block, dated, batch.id, batch.hash, batch.boot_id)
+                rows += len(dated)
+        return candidates, rows - len(candidates)
 
     def _anchors_of(self, boot_id: bytes) -> list[Anchor]:
         if boot_id not in self._anchors:
@@ -267,7 +266,7 @@ def _ranges(work: Work) -> list[tuple[int, int]]:
     spans = [
         (min(times), max(times))
         for made in work.candidates.values()
-        if (times := [candidate.dated.unix_ms for candidate in made])
+        if (times := [candidate.unix_ms for candidate in made])
     ]
     spans += [(row.first_ms, row.last_ms) for row in work.written.values() if row.first_ms is not None]
     return _merged(spans)
@@ -300,6 +299,14 @@ def _plan(work: Work, speaker: Speaker) -> Plan:
         if batch_id in work.due or batch_id in changed or _touches(work.written.get(batch_id), deletes)
     }
     return Plan(deletes, writes, twins)
+
+
+def _written(work: Work, batch_id: int, made: list[Point], digest: bytes | None) -> dict[str, Any]:
+    """Return what is noted of a batch; without a digest its points may stand where they did before, too."""
+    row = work.written.get(batch_id) if digest is None else None
+    first_ms, last_ms = _extent(made, None if row is None else (row.first_ms, row.last_ms))
+    withheld = work.withheld[batch_id]
+    return {"batch_id": batch_id, "first_ms": first_ms, "last_ms": last_ms, "digest": digest, "withheld": withheld}
 
 
 def _extent(made: Iterable[Point], known: tuple[int | None, int | None] | None = None) -> tuple[int | None, int | None]:

@@ -3,16 +3,19 @@
 Two identities never share a series and a timestamp: where two fall on one millisecond, the later of them in the order
 of boot and boottime stands a nanosecond behind. Twins of one identity count once: that of the batch with the smaller
 hash.
+
+A province makes tens of thousands of these a minute, so values become text column by column, and a text is remembered.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 from banua_collector.dating import Dated
 from banua_collector.registry import Deployment
-from banua_wire.fields import BY_KIND, Type
-from banua_wire.rows import Row
+from banua_wire.codec import Block
+from banua_wire.fields import BY_KIND, Type, Value
 from banua_wire.summary import summarise
 
 NS_PER_MS: Final = 1_000_000
@@ -34,24 +37,28 @@ class Speaker:
         return next((deployment for deployment in self.deployments if deployment.covers(unix_ms)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A dated row and where it comes from."""
+class Candidate(NamedTuple):
+    """A dated row and where it comes from; a tuple, because there is one for every row."""
 
     batch_id: int
     batch_hash: bytes
     boot_id: bytes
-    row: Row
-    dated: Dated
+    kind: str
+    key: tuple[Value | None, ...]
+    boottime_ms: int
+    fields: str
+    """Its fields as line protocol says them, each with a comma before it; the error of the time left out."""
+    simulated: bool
+    unix_ms: int
+    error_ms: int
 
     @property
-    def identity(self) -> tuple[bytes, str, tuple[object, ...], int]:
+    def identity(self) -> tuple[Any, ...]:
         """Boot, kind, key and boottime: with the probe, what makes a row this row."""
-        return (self.boot_id, self.row.kind, self.row.key, self.row.boottime_ms)
+        return self[2:6]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """One line of line protocol, and the batch that it counts for."""
 
     batch_id: int
@@ -61,45 +68,74 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Two rows of one identity that differ, each from its batch."""
+    """Two rows of one identity that differ in what is written of them, each from its batch."""
 
     counted: Candidate
     dropped: Candidate
 
 
+def candidates_of(
+    block: Block, dated: Sequence[Dated | None], batch_id: int, batch_hash: bytes, boot_id: bytes
+) -> list[Candidate]:
+    """Return the rows of `block` that have a date in `dated`."""
+    kind, n = block.kind.name, len(block.boottimes_ms)
+    keys = zip(*block.keys(), strict=True) if block.kind.key else [()] * n
+    simulated = block.columns.get("simulated") or [None] * n
+    rows = zip(keys, block.boottimes_ms, fields_of(block), simulated, dated, strict=True)
+    return [
+        Candidate(batch_id, batch_hash, boot_id, kind, key, boottime_ms, fields, bool(is_simulated), *date)
+        for key, boottime_ms, fields, is_simulated, date in rows
+        if date is not None
+    ]
+
+
 def points(candidates: Iterable[Candidate], speaker: Speaker) -> tuple[list[Point], list[Twins]]:
     """Return the points of `candidates`, in order of series and time, and the twins that differ."""
-    chosen, twins = _once(candidates)
-    by_moment: dict[tuple[str, int], list[Candidate]] = {}
+    chosen, twins = _once(list(candidates))
+    by_series: dict[str, list[Candidate]] = {}
+    names: dict[Any, str] = {}
+    place = None
     for candidate in chosen:
-        series = series_of(candidate.row, speaker, candidate.dated.unix_ms)
-        by_moment.setdefault((series, candidate.dated.unix_ms), []).append(candidate)
+        if place is None or not place.covers(candidate.unix_ms):
+            place = speaker.place_at(candidate.unix_ms)
+        alike = (candidate.kind, candidate.key, candidate.simulated, None if place is None else place.id)
+        series = names.get(alike)
+        if series is None:
+            series = names[alike] = series_of(candidate, speaker, place)
+        by_series.setdefault(series, []).append(candidate)
     made: list[Point] = []
-    for (series, unix_ms), group in sorted(by_moment.items(), key=lambda item: item[0]):
-        group.sort(key=lambda candidate: (candidate.boot_id, candidate.row.boottime_ms))
-        for rank, candidate in enumerate(group):
-            time_ns = unix_ms * NS_PER_MS + rank
-            made.append(Point(candidate.batch_id, unix_ms, f"{series} {fields_of(candidate)} {time_ns}"))
+    for series in sorted(by_series):
+        before, rank = -1, 0
+        for candidate in sorted(by_series[series], key=_IN_ORDER):
+            rank = rank + 1 if candidate.unix_ms == before else 0
+            before = candidate.unix_ms
+            fields = f"{candidate.fields},time_error_ms={float(candidate.error_ms)!r}"
+            line = f"{series} {fields[1:]} {before * NS_PER_MS + rank}"
+            made.append(Point(candidate.batch_id, before, line))
     return made, twins
 
 
-def _once(candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Twins]]:
-    counted: dict[tuple[bytes, str, tuple[object, ...], int], Candidate] = {}
+_IN_ORDER: Final = attrgetter("unix_ms", "boot_id", "boottime_ms")
+
+
+def _once(candidates: list[Candidate]) -> tuple[list[Candidate], list[Twins]]:
+    if len({candidate[2:6] for candidate in candidates}) == len(candidates):
+        return candidates, []
+    counted: dict[tuple[Any, ...], Candidate] = {}
     twins: list[Twins] = []
-    for candidate in sorted(candidates, key=lambda candidate: candidate.batch_hash):
+    for candidate in sorted(candidates, key=attrgetter("batch_hash")):
         first = counted.setdefault(candidate.identity, candidate)
-        if first is not candidate and first.row.values != candidate.row.values:
+        if first is not candidate and (first.fields, first.simulated) != (candidate.fields, candidate.simulated):
             twins.append(Twins(first, candidate))
     return list(counted.values()), twins
 
 
-def series_of(row: Row, speaker: Speaker, unix_ms: int) -> str:
+def series_of(candidate: Candidate, speaker: Speaker, deployment: Deployment | None) -> str:
     """Return measurement and tags; a tag that is not known is not there."""
     tags: dict[str, str] = {"probe": speaker.probe}
-    for name, value in zip(BY_KIND[row.kind].key, row.key, strict=True):
+    for name, value in zip(BY_KIND[candidate.kind].key, candidate.key, strict=True):
         if value is not None:
             tags[name] = str(value)
-    deployment = speaker.place_at(unix_ms)
     if deployment is not None:
         village = deployment.place.village
         tags |= {
@@ -108,24 +144,51 @@ def series_of(row: Row, speaker: Speaker, unix_ms: int) -> str:
             "district": village.district_code,
             "regency": village.regency_code,
         }
-    if speaker.simulated or row.values.get("simulated"):
+    if speaker.simulated or candidate.simulated:
         tags["simulated"] = "true"
-    return ",".join([row.kind, *(f"{name}={value.translate(_TAG_ESCAPES)}" for name, value in sorted(tags.items()))])
+    told = (f"{name}={value.translate(_TAG_ESCAPES)}" for name, value in sorted(tags.items()))
+    return ",".join([candidate.kind, *told])
 
 
-def fields_of(candidate: Candidate) -> str:
-    """Return the fields: values that are no tags, figures derived from arrays, and the error of the time."""
-    kind = BY_KIND[candidate.row.kind]
-    values: dict[str, float | str] = {"time_error_ms": candidate.dated.error_ms}
-    for name, value in candidate.row.values.items():
+def fields_of(block: Block) -> list[str]:
+    """Return for each row its fields: values that are no tags, and figures derived from arrays, by name."""
+    kind = block.kind
+    columns: list[list[str]] = []
+    for name in sorted(block.columns):
         field = kind.field(name)
         if field is None or name in kind.key or name == "simulated":
             continue
-        if isinstance(value, list):
-            values |= DERIVED[field.name](value)
+        values = block.columns[name]
+        if field.type is Type.ARRAY:
+            derive = DERIVED[name]
+            columns.append(["" if value is None else _figures(derive(value)) for value in values])  # type: ignore[arg-type]
         else:
-            values[name] = value if field.type is Type.TEXT else float(value)
-    return ",".join(f"{name}={_literal(value)}" for name, value in sorted(values.items()))
+            texts = _TEXTS.get(name) or _TEXTS.setdefault(name, _Texts(name))
+            columns.append([texts[value] for value in values])  # type: ignore[index]
+    return list(map("".join, zip(*columns, strict=True))) if columns else [""] * len(block.boottimes_ms)
+
+
+class _Texts(dict[int | float | str | None, str]):
+    """What is written of a field, by its value; values repeat, so most are written once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__({None: ""})
+        self._name = name
+
+    def __missing__(self, value: float | str) -> str:
+        text = f",{self._name}={_literal(value)}"
+        if len(self) < _MOST_TEXTS:
+            self[value] = text
+        return text
+
+
+_MOST_TEXTS: Final = 2000
+"""Most values remembered of one field: levels and counts repeat, totals do not."""
+_TEXTS: Final[dict[str, _Texts]] = {}
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return "".join(f",{name}={_literal(value)}" for name, value in sorted(figures.items()))
 
 
 def _literal(value: float | str) -> str:

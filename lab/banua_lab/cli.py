@@ -1,13 +1,16 @@
-"""`banua-lab`: demo, modem, load, link, fault. Errors are one line on standard error, exit 1."""
+"""`banua-lab`: demo, modem, load, link, fault, bench. Errors are one line on standard error, exit 1."""
 
 import argparse
 import importlib
 import ipaddress
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from banua_lab.bench import BENCHES
 
 T = TypeVar("T")
 
@@ -29,7 +32,16 @@ def _load(arguments: argparse.Namespace) -> int:
     load: Any = importlib.import_module("banua_lab.load")
     config: Any = importlib.import_module("banua_probe.config")
     configs = [config.load(file) for file in arguments.config]
-    return int(load.run(configs, arguments.truth, seed=arguments.seed, period_ms=arguments.period_ms))
+    return int(
+        load.run(
+            configs,
+            arguments.truth,
+            seed=arguments.seed,
+            period_ms=arguments.period_ms,
+            drain=arguments.drain,
+            clock_file=arguments.clock,
+        )
+    )
 
 
 def _link(arguments: argparse.Namespace) -> int:
@@ -88,6 +100,17 @@ def _fault_web(arguments: argparse.Namespace) -> int:
         log_path=arguments.log,
     )
     return int(faults.serve(server))
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    bench: Any = importlib.import_module(f"banua_lab.bench.{arguments.name}")
+    figures: Any = importlib.import_module("banua_lab.bench.figures")
+    parser = argparse.ArgumentParser(prog=f"banua-lab bench {arguments.name}", description=bench.__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object: the command and its figures")
+    bench.add_arguments(parser)
+    words = parser.parse_args(arguments.words)
+    command = shlex.join(["banua-lab", "bench", arguments.name, *arguments.words])
+    return int(figures.tell(command, bench.run(words), as_object=words.json))
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -227,6 +250,21 @@ def _add_fault(commands: Any) -> None:
         kind.add_argument("--log", type=Path, help="file for one JSON line a question, written before the answer")
 
 
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure, and print the figures beside their goals (exit 2: a goal is missed)",
+        description="Measure, and print the figures beside their goals; exit 2 names those that are missed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="benches:\n" + "\n".join(f"  {name:10} {about}" for name, about in BENCHES.items()),
+    )
+    bench.set_defaults(run=_bench)
+    bench.add_argument(
+        "name", choices=BENCHES, metavar="BENCH", help="one of those below; BENCH --help has its options"
+    )
+    bench.add_argument("words", nargs=argparse.REMAINDER, metavar="…", help="--json, and its options")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="banua-lab", description="Try, test and load Sinyal Banua.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -251,9 +289,12 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument(
         "--period-ms", type=_whole(10, 86_400_000), default=1000, help="one row a modem this often (default 1000)"
     )
+    load.add_argument("--drain", action="store_true", help="measure nothing: deliver what is left")
+    load.add_argument("--clock", type=Path, metavar="FILE", help="STEP_MS ERROR_MS of the clock that dates the rows")
 
     _add_link(commands)
     _add_fault(commands)
+    _add_bench(commands)
     return parser
 
 

@@ -69,33 +69,34 @@ class ProjectionLoop(threading.Thread):
         super().__init__(name="projection", daemon=True)
         self._engine, self._projection, self._metrics = engine, projection, metrics
         self.stop = threading.Event()
-        self._held: dict[int | None, Hold] = {}  # by probe; None: looking for work failed itself
+        self._held: dict[int | None, Hold] = {}  # by probe; None: the plain work of all of them
         self._failed_in_a_row: set[int | None] = set()
 
     def run(self) -> None:
         """Project until told to stop."""
         while not self.stop.is_set():
-            now = time.monotonic()
-            probe_id = None
+            key: int | None = None
             try:
-                probe_id = self._projection.next_probe(
-                    skip=[probe for probe, hold in self._held.items() if probe is not None and hold.until > now]
-                )
-                if probe_id is None:
-                    self._tell()
+                resting = [each for each, hold in self._held.items() if hold.until > time.monotonic()]
+                skip = [probe_id for probe_id in resting if probe_id is not None]
+                if None not in resting:
+                    self._projection.project_plain(skip)
                     self._held.pop(None, None)
+                key = self._projection.next_probe(skip)
+                if key is None:
+                    self._tell()
                     self.stop.wait(IDLE_S)
-                elif self._projection.project(probe_id):
-                    self._done(probe_id)
+                elif self._projection.project(key):
+                    self._done(key)
                 else:
-                    self._held[probe_id] = Hold(now + CLAIMED_S, 0, "")
+                    self._held[key] = Hold(time.monotonic() + CLAIMED_S, 0, "")
             except TargetUnavailableError as error:
                 self._metrics.projection_errors.labels("target").inc()
-                self._hold(probe_id, str(error), error.retry_after_s or 0)
+                self._hold(key, str(error), error.retry_after_s or 0)
             except Exception:  # whatever it is, the journal keeps the work
                 self._metrics.projection_errors.labels("internal").inc()
                 LOG.exception("projection failed")
-                self._hold(probe_id, "projection failed: see the log")
+                self._hold(key, "projection failed: see the log")
             self._metrics.projected(self._projection)
 
     @property

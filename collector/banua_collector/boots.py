@@ -5,11 +5,11 @@ a newer one was, are two devices under one name (a copied card): both are held f
 decides.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, tuple_, update
 
 from banua_collector.dating import Anchor, date, in_order
 from banua_collector.errors import RegistryError
@@ -35,17 +35,15 @@ def boot_row(conn: Connection, probe_id: int, boot_id: bytes) -> Row[Any] | None
     return conn.execute(select(boots).where(boots.c.probe_id == probe_id, boots.c.boot_id == boot_id)).first()
 
 
-def anchors_of(conn: Connection, probe_id: int, boot_id: bytes, *, but: Collection[int] = ()) -> list[Anchor]:
-    """Return the anchors of a boot that count, sorted; those that the batches `but` brought left out."""
+def anchors_of(conn: Connection, probe_id: int, boot_id: bytes) -> list[Anchor]:
+    """Return the anchors of a boot that count, sorted."""
     found = select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
         anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
     )
-    if but:
-        found = found.where(anchors.c.batch_id.not_in(but))
     return in_order(Anchor(*row) for row in conn.execute(found))
 
 
-def born(conn: Connection, probe_id: int, boot_id: bytes, came_ms: int) -> list[bytes]:
+def born(conn: Connection, probe_id: int, boot_id: bytes, came_ms: int) -> list[tuple[int, bytes]]:
     """Note that a boot connected at `came_ms`; return the boots that this proves to be live clones, now held.
 
     Several collectors may get to births in another order than they came in, so their arrival counts.
@@ -67,45 +65,113 @@ def born(conn: Connection, probe_id: int, boot_id: bytes, came_ms: int) -> list[
     return _hold(conn, probe_id, [row, *newer], came_ms, "connects again after a newer boot did") if newer else []
 
 
-def batch_came(conn: Connection, probe_id: int, boot_id: bytes, span: Span, now_ms: int) -> bool:
-    """Note a journalled batch of a boot; return whether it is the first of that boot."""
-    row = boot_row(conn, probe_id, boot_id)
-    if row is None:
-        _insert(conn, probe_id, boot_id, now_ms)
-        row = boot_row(conn, probe_id, boot_id)
-    if row is None:  # inserted in this very transaction
-        raise AssertionError("boot row is missing")
-    is_new = row.stream_id is None
-    values: dict[str, Any] = {}
-    if span.boottimes_ms is not None:
-        first = _least(row.first_boottime_ms, span.boottimes_ms[0])
-        last = max(row.last_boottime_ms or 0, span.boottimes_ms[1])
-        values = {"first_boottime_ms": first, "last_boottime_ms": last}
-        values |= _interval(conn, probe_id, boot_id, first, last)
-    if is_new:
-        values |= {"stream_id": span.stream_id, "first_seq": span.seq}
-    elif row.stream_id == span.stream_id:
-        values["first_seq"] = _least(row.first_seq, span.seq)
-    if values:
-        conn.execute(update(boots).where(boots.c.id == row.id).values(**values))
-    return is_new
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What new batches bring of one boot: where they stand in its streams, and when the first of them came (ms)."""
+
+    probe_id: int
+    boot_id: bytes
+    ids: Collection[int]
+    spans: Sequence[Span]
+    came_ms: int
+
+    @property
+    def who(self) -> tuple[int, bytes]:
+        """The boot's probe and id."""
+        return self.probe_id, self.boot_id
 
 
-def overlapping(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int) -> list[bytes]:
-    """Hold the boots that ran while `boot_id` did, beyond all errors, and itself; return those that changed."""
-    row = boot_row(conn, probe_id, boot_id)
-    if row is None or row.start_ms is None:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A boot as new batches have left it: its row, and its anchors before and now."""
+
+    came: Came
+    row: Row[Any]
+    then: list[Anchor]
+    now: list[Anchor]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether these were the boot's first batches."""
+        return self.row.stream_id is None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The boot's columns that batches tell, brought up to date."""
+        names = ("stream_id", "first_seq", "first_boottime_ms", "last_boottime_ms", "start_ms", "end_ms", "error_ms")
+        values = {name: getattr(self.row, name) for name in names}
+        for span in self.came.spans:
+            if values["stream_id"] is None:
+                values |= {"stream_id": span.stream_id, "first_seq": span.seq}
+            elif values["stream_id"] == span.stream_id:
+                values["first_seq"] = _least(values["first_seq"], span.seq)
+            if span.boottimes_ms is not None:
+                first, last = span.boottimes_ms
+                values["first_boottime_ms"] = first = _least(values["first_boottime_ms"], first)
+                values["last_boottime_ms"] = last = max(values["last_boottime_ms"] or 0, last)
+                values |= _interval(first, last, self.now)
+        return values
+
+
+def batches_came(conn: Connection, came: Sequence[Came]) -> list[Known]:
+    """Note journalled batches of some boots, their anchors being in the database already; return what is known."""
+    wanted = [each.who for each in came]
+    rows = _rows_of(conn, wanted)
+    for each in came:
+        if each.who not in rows:
+            _insert(conn, each.probe_id, each.boot_id, each.came_ms)
+    rows |= _rows_of(conn, [each for each in wanted if each not in rows])
+    told = anchors_by_boot(conn, wanted)
+    known: list[Known] = []
+    for each in came:
+        found = told.get(each.who, [])
+        then = in_order(anchor for batch_id, anchor in found if batch_id not in each.ids)
+        known.append(Known(each, rows[each.who], then, in_order(anchor for _, anchor in found)))
+    changes = [{"its_id": each.row.id} | each.values for each in known]
+    conn.execute(update(boots).where(boots.c.id == bindparam("its_id")), changes)
+    return known
+
+
+def overlapping(conn: Connection, known: Sequence[Known], now_ms: int) -> list[tuple[int, bytes]]:
+    """Hold the boots that ran while a known one did, beyond all errors, and that one; return those that changed."""
+    dated = [
+        (each.came.probe_id, each.row.id, values) for each in known if (values := each.values)["start_ms"] is not None
+    ]
+    if not dated:
         return []
-    error = boots.c.error_ms + row.error_ms
-    others = conn.execute(
-        select(boots).where(
-            boots.c.probe_id == probe_id,
-            boots.c.id != row.id,
-            boots.c.start_ms + error < row.end_ms,
-            boots.c.end_ms - error > row.start_ms,
-        )
-    ).all()
-    return _hold(conn, probe_id, [row, *others], now_ms, "runs while another boot does") if others else []
+    begins = min(values["start_ms"] for *_, values in dated)
+    near = select(boots).where(boots.c.probe_id.in_({probe_id for probe_id, *_ in dated}), boots.c.end_ms > begins)
+    by_probe: dict[int, dict[int, Row[Any]]] = {}
+    for row in conn.execute(near):
+        by_probe.setdefault(row.probe_id, {})[row.id] = row
+    held: list[tuple[int, bytes]] = []
+    for probe_id, row_id, values in dated:
+        mine = by_probe.get(probe_id, {})
+        others = [row for row in mine.values() if row.id != row_id and _overlap(row, values)]
+        if others:
+            held += _hold(conn, probe_id, [mine[row_id], *others], now_ms, "runs while another boot does")
+    return held
+
+
+def _overlap(row: Row[Any], values: dict[str, Any]) -> bool:
+    error_ms = row.error_ms + values["error_ms"]
+    return bool(row.start_ms + error_ms < values["end_ms"] and row.end_ms - error_ms > values["start_ms"])
+
+
+def _rows_of(conn: Connection, wanted: Collection[tuple[int, bytes]]) -> dict[tuple[int, bytes], Row[Any]]:
+    who = tuple_(boots.c.probe_id, boots.c.boot_id)
+    return {(row.probe_id, row.boot_id): row for row in conn.execute(select(boots).where(who.in_(wanted)))}
+
+
+def anchors_by_boot(
+    conn: Connection, wanted: Collection[tuple[int, bytes]]
+) -> dict[tuple[int, bytes], list[tuple[int, Anchor]]]:
+    """Return every anchor of some boots, each beside the batch that brought it."""
+    found: dict[tuple[int, bytes], list[tuple[int, Anchor]]] = {}
+    for row in conn.execute(select(anchors).where(tuple_(anchors.c.probe_id, anchors.c.boot_id).in_(wanted))):
+        anchor = Anchor(row.boottime_ms, row.error_ms, row.unix_ms)
+        found.setdefault((row.probe_id, row.boot_id), []).append((row.batch_id, anchor))
+    return found
 
 
 def assign(conn: Connection, probe_id: int, boot_id: bytes, standing: str) -> None:
@@ -133,15 +199,14 @@ def _insert(conn: Connection, probe_id: int, boot_id: bytes, now_ms: int, **valu
     conn.execute(insert(boots).values(probe_id=probe_id, boot_id=boot_id, first_seen_ms=now_ms, standing=OK, **values))
 
 
-def _interval(conn: Connection, probe_id: int, boot_id: bytes, first: int, last: int) -> dict[str, int]:
-    known = anchors_of(conn, probe_id, boot_id)
+def _interval(first: int, last: int, known: list[Anchor]) -> dict[str, int]:
     start, end = date(first, known), date(last, known)
     if start is None or end is None:
         return {}
     return {"start_ms": start.unix_ms, "end_ms": end.unix_ms, "error_ms": max(start.error_ms, end.error_ms)}
 
 
-def _hold(conn: Connection, probe_id: int, rows: list[Any], now_ms: int, why: str) -> list[bytes]:
+def _hold(conn: Connection, probe_id: int, rows: list[Any], now_ms: int, why: str) -> list[tuple[int, bytes]]:
     fresh = [row for row in rows if row.standing == OK]
     if not fresh:
         return []
@@ -153,7 +218,7 @@ def _hold(conn: Connection, probe_id: int, rows: list[Any], now_ms: int, why: st
             probe_id=probe_id, noticed_ms=now_ms, name="two_live_clones", n=number, detail=detail[:300]
         )
     )
-    return [row.boot_id for row in fresh]
+    return [(probe_id, row.boot_id) for row in fresh]
 
 
 def _least(one: int | None, other: int) -> int:

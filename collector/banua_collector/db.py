@@ -9,9 +9,9 @@ conn``, and then needs no lock: it sees one committed state and holds nobody up.
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -134,36 +134,42 @@ def lock_probes(conn: Connection, probe_ids: Iterable[int]) -> None:
 
 
 class Claim:
-    """One probe's work at one projection, taken by one process: on PostgreSQL a lock that dies with its connection.
+    """Probes whose work at one projection a process has taken: on PostgreSQL locks that die with their connection.
 
     SQLite serves one collector, so there is nobody to keep out.
     """
 
-    def __init__(self, engine: Engine, projection: str, probe_id: int) -> None:
-        self._engine, self._key = engine, {"space": _claim_space(projection), "probe": probe_id}
+    def __init__(self, engine: Engine, projection: str) -> None:
+        self._engine, self._space = engine, _claim_space(projection)
         self._conn: Connection | None = None
 
-    def take(self) -> bool:
-        """Take it, without waiting; False when another process has it."""
+    def take(self, probe_ids: Sequence[int]) -> list[int]:
+        """Take what no other process has, without waiting, and return it."""
         if self._engine.dialect.name != POSTGRESQL:
-            return True
-        self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        if self._conn.execute(text("SELECT pg_try_advisory_lock(:space, :probe)"), self._key).scalar_one():
-            return True
-        self._conn.close()
-        self._conn = None
-        return False
+            return list(probe_ids)
+        if self._conn is None:
+            self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        found = self._conn.execute(_TAKE, {"space": self._space, "probes": list(probe_ids)})
+        return [row.probe for row in found if row.taken]
 
-    def release(self) -> None:
-        """Give it back; a connection that is gone has done so already."""
+    def __enter__(self) -> Self:
+        """Begin with nothing taken."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give everything back; a connection that is gone has done so already."""
         if self._conn is None:
             return
         try:
-            self._conn.execute(text("SELECT pg_advisory_unlock(:space, :probe)"), self._key)
+            self._conn.execute(text("SELECT pg_advisory_unlock_all()"))
         except SQLAlchemyError:
             self._conn.invalidate()
         self._conn.close()
-        self._conn = None
+
+
+_TAKE: Final = text(
+    "SELECT probe, pg_try_advisory_lock(:space, probe) AS taken FROM unnest(CAST(:probes AS integer[])) AS probe"
+)
 
 
 def _claim_space(projection: str) -> int:

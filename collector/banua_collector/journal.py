@@ -6,11 +6,25 @@ under its hash alone. The same commit tells the projections what is due.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from banua_collector import boots
 from banua_collector.clock import month_of
@@ -26,6 +40,9 @@ from banua_wire.rows import Row
 PROJECTIONS: Final = ("influx",)
 _IDS: Final = 500
 """Most ids in one statement."""
+_GOT: Final = frozenset({"journalled", "duplicate", "put_back"})
+"""The outcomes of a batch that is in the journal."""
+CONFLICT: Final = "seq {} of this stream is taken by another batch"
 _MOST_LOST: Final = 2000
 """Most seqs that one `lost` row can declare."""
 
@@ -55,22 +72,23 @@ def store(
     *,
     now_ms: int,
     quarantine_max_bytes: int,
-    put_back: bool = False,
+    moved_out: Mapping[bytes, int] | None = None,
 ) -> Committed:
     """Write `judged` in the open transaction of `conn` and return what may be said once it is committed.
 
-    With `put_back`, a batch that is settled but whose month was moved out stands in the journal again.
+    With `moved_out`, ids by hash: a batch that is settled but not here goes back under its id, ``put_back``. What it
+    told has stayed, and names it by that id.
     """
     done = Committed()
     answers: dict[tuple[str, bytes], Answer] = {}
-    group = _Group(conn, judged, now_ms, put_back=put_back)
+    group = _Group(conn, judged, now_ms, moved_out or {})
     for item in judged:
         envelope = item.envelope
         answer = answers.setdefault((item_speaker(item), envelope.stream), Answer(item_speaker(item), envelope.stream))
         entry = (envelope.seq, item.digest[:HASH8_BYTES])
         reason = group.settle(item, quarantine_max_bytes)
         done.outcomes.append(reason)
-        if reason in {"journalled", "duplicate"}:
+        if reason in _GOT:
             answer.got.append(entry)
         else:
             answer.rejects.append((*entry, reason))
@@ -80,9 +98,14 @@ def store(
     group.write()
     _leave_quarantine(conn, group.taken)
     journal_id = journal_id_of(conn)
+    rows = {
+        (speaker, stream): group.streams.get((speaker, stream)) or _stream_row(conn, stream, probes.c.name == speaker)
+        for speaker, stream in answers
+    }
+    settled = _advanced(conn, {row for row in rows.values() if row is not None})
     for (speaker, stream), answer in answers.items():
-        row = group.streams.get((speaker, stream)) or _stream_row(conn, stream, probes.c.name == speaker)
-        stored_to, also = (0, []) if row is None else _advance(conn, row)
+        row = rows[speaker, stream]
+        stored_to, also = (0, []) if row is None else settled[row]
         done.receipts.append(
             (speaker, Receipt(stream, journal_id, 0, answer.got, answer.rejects, stored_to, also, now_ms))
         )
@@ -94,6 +117,11 @@ def _stream_row(conn: Connection, stream: bytes, whose: ColumnElement[bool]) -> 
     return conn.execute(
         select(streams.c.id).join(probes, probes.c.id == streams.c.probe_id).where(whose, streams.c.stream == stream)
     ).scalar()
+
+
+def stream_of(conn: Connection, probe: str, stream: bytes) -> int | None:
+    """Return the id of a stream of `probe`, None when nothing of it is known."""
+    return _stream_row(conn, stream, probes.c.name == probe)
 
 
 def item_speaker(item: Verified | Refused) -> str:
@@ -108,7 +136,7 @@ def answer_birth(
     stored_to, also = 0, list[tuple[int, int]]()
     if probe_id is not None:
         if not retained:
-            _standing_changed(conn, probe_id, boots.born(conn, probe_id, state.boot_id, came_ms), now_ms)
+            _standing_changed(conn, boots.born(conn, probe_id, state.boot_id, came_ms), now_ms)
         row = _stream_row(conn, state.stream, probes.c.id == probe_id)
         if row is not None:
             stored_to, also = _advance(conn, row)
@@ -126,15 +154,18 @@ def journal_id_of(conn: Connection) -> bytes:
 class _Group:
     """The messages of one commit: what is known of them is read once, and what is new is written once."""
 
-    def __init__(self, conn: Connection, judged: Sequence[Verified | Refused], now_ms: int, *, put_back: bool) -> None:
-        self._conn, self._now_ms = conn, now_ms
+    def __init__(
+        self, conn: Connection, judged: Sequence[Verified | Refused], now_ms: int, moved_out: Mapping[bytes, int]
+    ) -> None:
+        self._conn, self._now_ms, self._ids = conn, now_ms, moved_out
         self.streams = _streams_of(conn, judged, now_ms)
         self.taken: list[bytes] = []
         places = {self._place(item) for item in judged if item.probe_id is not None}
         self._known = _seen_at(conn, places)
-        self._gone = _moved_out(conn, places) if put_back else frozenset[tuple[int, int]]()
+        self._gone = _not_here(conn, places) if moved_out else frozenset[tuple[int, int]]()
         self._seen: list[dict[str, Any]] = []
         self._fresh: list[tuple[int, Verified]] = []
+        self._back: list[tuple[int, Verified]] = []
 
     def settle(self, item: Verified | Refused, quarantine_max_bytes: int) -> str:
         """Put one message where it belongs and return its outcome."""
@@ -143,24 +174,29 @@ class _Group:
         stream_id, seq = place = self._place(item)
         digest, how = self._known.get(place, (None, ""))
         if digest is not None and digest != item.digest:
-            detail = f"seq {seq} of this stream is taken by another batch"
-            return _quarantine(self._conn, item, "conflict", detail, None)
+            return _quarantine(self._conn, item, "conflict", CONFLICT.format(seq), None)
         if isinstance(item, Verified):
             self.taken.append(item.digest)
-        if how == "journalled" and place not in self._gone:
-            return "duplicate"
+        if how == "journalled":
+            return self._settled(place, item)
         if isinstance(item, Refused):
             if digest is not None:
                 return "quarantined"
             reason, how = _quarantine(self._conn, item, item.reason, item.detail, None), "quarantined"
-        else:  # new, moved out before, or unreadable to an earlier version
+        else:  # new, or unreadable to an earlier version
             reason = how = "journalled"
             self._fresh.append((stream_id, item))
-            self._gone -= {place}
         self._known[place] = (item.digest, how)
         values = {"hash": item.digest, "how": how, "month": month_of(item.message.received_ms)}
         self._seen.append({"stream_id": stream_id, "seq": seq} | values)
         return reason
+
+    def _settled(self, place: tuple[int, int], item: Verified | Refused) -> str:
+        if isinstance(item, Refused) or place not in self._gone or item.digest not in self._ids:
+            return "duplicate"
+        self._back.append((place[0], item))
+        self._gone -= {place}
+        return "put_back"
 
     def write(self) -> None:
         """Write what `settle` found new, and what follows from it."""
@@ -170,6 +206,10 @@ class _Group:
             self._conn.execute(
                 settled.on_conflict_do_update(index_elements=[seen.c.stream_id, seen.c.seq], set_=new), self._seen
             )
+        for stream_id, item in self._back:
+            batch_id = self._ids[item.digest]
+            self._conn.execute(insert(batches).values(id=batch_id, **_batch(stream_id, item)))
+            _due(self._conn, item.probe_id, [batch_id], self._now_ms)
         if not self._fresh:
             return
         made = insert(batches).returning(batches.c.id, sort_by_parameter_order=True)
@@ -181,18 +221,17 @@ class _Group:
         _tell(self._conn, zip(ids, (item for _, item in self._fresh), strict=True))
         for _, item in self._fresh:
             _declare_lost(self._conn, item)
-        for (probe_id, boot_id), boot in boot_groups.items():
-            self._follow(probe_id, boot_id, boot)
+        self._follow([boot.came(probe_id, boot_id) for (probe_id, boot_id), boot in boot_groups.items()])
 
-    def _follow(self, probe_id: int, boot_id: bytes, boot: "_OfBoot") -> None:
-        """Bring what is known of a boot up to date, and make due what reads differently now."""
+    def _follow(self, came: list[boots.Came]) -> None:
+        """Bring what is known of the boots up to date, and make due what is new or reads differently now."""
         conn, now_ms = self._conn, self._now_ms
-        came = [boots.batch_came(conn, probe_id, boot_id, span, boot.came_ms) for span in boot.spans()]
-        _insert_due(conn, probe_id, boot.ids, now_ms)
-        if boot.brought_anchors:
-            _redate(conn, probe_id, boot_id, boot.ids, now_ms)
-        _standing_changed(conn, probe_id, boots.overlapping(conn, probe_id, boot_id, boot.came_ms), now_ms)
-        if any(came):
+        _insert_due(conn, [(each.probe_id, batch_id) for each in came for batch_id in each.ids], now_ms)
+        known = boots.batches_came(conn, came)
+        for each in known:
+            _redate(conn, each, now_ms)
+        _standing_changed(conn, boots.overlapping(conn, known, now_ms), now_ms)
+        for probe_id in sorted({each.came.probe_id for each in known if each.is_new}):
             _release_withheld(conn, probe_id, now_ms)
 
     def _place(self, item: Verified | Refused) -> tuple[int, int]:
@@ -201,28 +240,27 @@ class _Group:
 
 @dataclass(slots=True)
 class _OfBoot:
-    """The new batches of one boot: their ids, when the last of them came (ms), where they stand in their streams."""
+    """The new batches of one boot: their ids, when the first of them came (ms), where they stand in their streams."""
 
     ids: list[int] = field(default_factory=list)
     came_ms: int = 0
-    brought_anchors: bool = False
     _seqs: dict[int, int] = field(default_factory=dict)
     _boottimes_ms: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, batch_id: int, stream_id: int, item: Verified) -> None:
         """Count one in."""
         self.ids.append(batch_id)
-        self.came_ms = max(self.came_ms, item.message.received_ms)
-        self.brought_anchors = self.brought_anchors or any(block.kind.name == "clock" for block in item.blocks)
+        self.came_ms = min(self.came_ms or item.message.received_ms, item.message.received_ms)
         self._seqs[stream_id] = min(self._seqs.get(stream_id, item.envelope.seq), item.envelope.seq)
         self._boottimes_ms.setdefault(stream_id, []).extend(item.boottimes_ms or ())
 
-    def spans(self) -> list[boots.Span]:
-        """Return what they cover, a span a stream."""
-        return [
+    def came(self, probe_id: int, boot_id: bytes) -> boots.Came:
+        """Return it as the boots are told it, a span a stream."""
+        spans = [
             boots.Span(stream_id, seq, (min(times), max(times)) if (times := self._boottimes_ms[stream_id]) else None)
             for stream_id, seq in self._seqs.items()
         ]
+        return boots.Came(probe_id, boot_id, frozenset(self.ids), spans, self.came_ms)
 
 
 def _streams_of(conn: Connection, judged: Iterable[Verified | Refused], now_ms: int) -> dict[tuple[str, bytes], int]:
@@ -253,8 +291,12 @@ def _seen_at(conn: Connection, places: Iterable[tuple[int, int]]) -> dict[tuple[
 
 
 def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None) -> str:
-    """Keep a message with its reason, once; say ``quarantine_full`` when strangers have used up their room."""
-    if conn.execute(select(quarantine.c.id).where(quarantine.c.hash == item.digest)).first() is not None:
+    """Keep a message, once, with its newest reason; ``quarantine_full`` when strangers have used up their room."""
+    known = conn.execute(select(quarantine.c.reason).where(quarantine.c.hash == item.digest)).scalar()
+    if known is not None:
+        if known != reason:
+            again = update(quarantine).where(quarantine.c.hash == item.digest)
+            conn.execute(again.values(reason=reason, detail=_text(detail, 300)))
         return reason
     if max_bytes is not None:
         used = conn.execute(select(func.coalesce(func.sum(func.length(quarantine.c.message)), 0))).scalar_one()
@@ -276,7 +318,7 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
     return reason
 
 
-def _moved_out(conn: Connection, places: Iterable[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+def _not_here(conn: Connection, places: Iterable[tuple[int, int]]) -> frozenset[tuple[int, int]]:
     """Return which of the (stream row, seq) have no batch in the journal."""
     place = tuple_(batches.c.stream_id, batches.c.seq)
     found = conn.execute(select(batches.c.stream_id, batches.c.seq).where(place.in_(sorted(places))))
@@ -369,6 +411,29 @@ def _stream_of(digits: str) -> bytes:
         return b""
 
 
+def _advanced(conn: Connection, stream_ids: Collection[int]) -> dict[int, tuple[int, list[tuple[int, int]]]]:
+    """Return `_advance` of many streams; those without a gap, as usual, in one go."""
+    beyond = and_(seen.c.stream_id == streams.c.id, seen.c.seq > streams.c.stored_to)
+    columns = (
+        streams.c.id,
+        streams.c.stored_to,
+        func.count(seen.c.seq).label("n"),
+        func.max(seen.c.seq).label("highest"),
+    )
+    asked = select(*columns).outerjoin(seen, beyond).where(streams.c.id.in_(stream_ids)).group_by(streams.c.id)
+    settled: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+    moved: list[dict[str, int]] = []
+    for row in conn.execute(asked.group_by(streams.c.stored_to)).all():
+        if row.n and row.highest != row.stored_to + row.n:
+            settled[row.id] = _advance(conn, row.id)
+        else:
+            settled[row.id] = (row.stored_to + row.n, [])
+            moved += [{"its_id": row.id, "stored_to": row.stored_to + row.n}] if row.n else []
+    if moved:
+        conn.execute(update(streams).where(streams.c.id == bindparam("its_id")), moved)
+    return settled
+
+
 def _advance(conn: Connection, stream_id: int) -> tuple[int, list[tuple[int, int]]]:
     """Return `stored_to` and the ranges beyond it, having moved `stored_to` over what is settled now."""
     before = conn.execute(select(streams.c.stored_to).where(streams.c.id == stream_id)).scalar_one()
@@ -399,17 +464,18 @@ def _due(conn: Connection, probe_id: int, batch_ids: Iterable[int], now_ms: int)
     # one entry a batch, and a fresh one: a projection under way, which knows the old one, cannot take it out
     for start in range(0, len(ids), _IDS):
         conn.execute(delete(todo).where(todo.c.batch_id.in_(ids[start : start + _IDS])))
-    _insert_due(conn, probe_id, ids, now_ms)
+    _insert_due(conn, [(probe_id, batch_id) for batch_id in ids], now_ms)
 
 
-def _insert_due(conn: Connection, probe_id: int, batch_ids: Iterable[int], now_ms: int) -> None:
-    due = [
+def _insert_due(conn: Connection, due: Iterable[tuple[int, int]], now_ms: int) -> None:
+    """Write work for every projection; `due` are pairs of probe and batch."""
+    entries = [
         {"projection": projection, "probe_id": probe_id, "batch_id": batch_id, "due_ms": now_ms}
         for projection in PROJECTIONS
-        for batch_id in batch_ids
+        for probe_id, batch_id in due
     ]
-    if due:
-        conn.execute(insert(todo), due)
+    if entries:
+        conn.execute(insert(todo), entries)
 
 
 def due_where(conn: Connection, probe_id: int, now_ms: int, *conditions: Any) -> int:
@@ -419,21 +485,30 @@ def due_where(conn: Connection, probe_id: int, now_ms: int, *conditions: Any) ->
     return len(found)
 
 
-def _redate(conn: Connection, probe_id: int, boot_id: bytes, new_ids: Collection[int], now_ms: int) -> None:
-    """Make due what the anchors of new batches re-date: the batches with rows between the anchors that stay."""
-    then = set(boots.anchors_of(conn, probe_id, boot_id, but=new_ids))
-    now = set(boots.anchors_of(conn, probe_id, boot_id))
+def due_batches(conn: Connection, probe_id: int, batch_ids: Sequence[int], now_ms: int) -> int:
+    """Make due those of a probe's batches that are here, and not moved out; return how many."""
+    lock_probes(conn, [probe_id])
+    some = (batch_ids[start : start + _IDS] for start in range(0, len(batch_ids), _IDS))
+    return sum(due_where(conn, probe_id, now_ms, batches.c.id.in_(ids)) for ids in some)
+
+
+def _redate(conn: Connection, known: boots.Known, now_ms: int) -> None:
+    """Make due what new anchors re-date: the batches with rows between the anchors that stay."""
+    then, now = set(known.then), set(known.now)
     changed = [anchor.boottime_ms for anchor in then ^ now]
-    if not changed:
+    last_ms = known.row.last_boottime_ms  # of what was here before
+    if not changed or last_ms is None:
         return
-    conditions = [batches.c.boot_id == boot_id]
+    conditions = [batches.c.boot_id == known.came.boot_id]
     before = [anchor.boottime_ms for anchor in then & now if anchor.boottime_ms < min(changed)]
     if before:
+        if last_ms <= max(before):
+            return
         conditions.append(batches.c.last_boottime_ms > max(before))
     after = [anchor.boottime_ms for anchor in then & now if anchor.boottime_ms > max(changed)]
     if after:
         conditions.append(batches.c.first_boottime_ms < min(after))
-    due_where(conn, probe_id, now_ms, *conditions)
+    due_where(conn, known.came.probe_id, now_ms, *conditions)
 
 
 def _release_withheld(conn: Connection, probe_id: int, now_ms: int) -> None:
@@ -472,9 +547,9 @@ def assign_boot(conn: Connection, probe_id: int, boot_id: bytes, standing: str, 
     due_where(conn, probe_id, now_ms, batches.c.boot_id == boot_id)
 
 
-def _standing_changed(conn: Connection, probe_id: int, boot_ids: Iterable[bytes], now_ms: int) -> None:
+def _standing_changed(conn: Connection, changed: Iterable[tuple[int, bytes]], now_ms: int) -> None:
     """Make due every batch of boots that are held from now on: what was projected of them has to go."""
-    for boot_id in boot_ids:
+    for probe_id, boot_id in changed:
         due_where(conn, probe_id, now_ms, batches.c.boot_id == boot_id)
 
 

@@ -7,7 +7,7 @@ back the probe's time range that now reads differently (`Affected`), for the pro
 import csv
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, TypedDict, Unpack
@@ -346,6 +346,16 @@ def deployment_by_id(conn: Connection, deployment_id: int) -> Deployment:
     if row is None:
         raise RegistryError(f"there is no deployment {deployment_id}")
     return _deployment(row)
+
+
+def deployments_by_probe(conn: Connection, probe_ids: Collection[int]) -> dict[int, list[Deployment]]:
+    """Return where each of the probes stood, in order of time."""
+    found = _deployments().where(deployments.c.probe_id.in_(probe_ids)).order_by(deployments.c.from_ms)
+    stood: dict[int, list[Deployment]] = {}
+    for row in conn.execute(found).mappings():
+        deployment = _deployment(row)
+        stood.setdefault(deployment.probe_id, []).append(deployment)
+    return stood
 
 
 def deployments_of(conn: Connection, probe_id: int) -> list[Deployment]:

@@ -200,6 +200,7 @@ boots = Table(
     _ms("error_ms", optional=True),
     Column("standing", String(8), nullable=False),  # ok, held, released or dropped
     UniqueConstraint("probe_id", "boot_id"),
+    Index(None, "probe_id", "end_ms"),
 )
 
 anchors = Table(

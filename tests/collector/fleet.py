@@ -90,7 +90,8 @@ def add_batch(
         batch_id = conn.execute(select(batches.c.id).where(batches.c.hash == batch.digest(message))).scalar_one()
         place = {"probe_id": probe_id, "boot_id": boot_id, "batch_id": batch_id, "boottime_ms": row.boottime_ms}
         conn.execute(insert(anchors).values(place | row.values))
-    boots.batch_came(conn, probe_id, boot_id, boots.Span(stream_id, seq, (min(times), max(times))), received_ms)
+    span = boots.Span(stream_id, seq, (min(times), max(times)))
+    boots.batches_came(conn, [boots.Came(probe_id, boot_id, (), [span], received_ms)])
 
 
 def clock(boottime_ms: int, unix_ms: int) -> Row:

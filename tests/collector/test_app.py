@@ -33,6 +33,10 @@ class TwoProbes:
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         return next((probe for probe in (1, 2) if probe not in skip and (probe == 1 or self.left)), None)
 
+    def project_plain(self, skip: Iterable[int] = ()) -> int:
+        del skip
+        return 0
+
     def project(self, probe_id: int) -> bool:
         self.tried.append(probe_id)
         if probe_id == 1:
@@ -63,6 +67,10 @@ class FailsOnce:
     """A projection whose first look for work fails, as with a busy database, and that is idle from then on."""
 
     points_written = points_refused = ranges_deleted = looks = 0
+
+    def project_plain(self, skip: Iterable[int] = ()) -> int:
+        del skip
+        return 0
 
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         del skip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from banua_collector import db, journal, registry
+from banua_collector.project import influx
 from banua_collector.project.influx import InfluxProjection, backlog
 from banua_collector.project.target import Refusal, TargetUnavailableError
 from banua_collector.tables import boots, events, todo, written
@@ -51,6 +52,7 @@ class Chain:
         """Project until nothing is due, trying again after each refusal."""
         while True:
             try:
+                self.projection.project_plain()
                 if self.projection.step() is None:
                     return self.target.points
             except TargetUnavailableError:
@@ -212,19 +214,23 @@ def test_a_change_while_a_batch_is_on_its_way_is_not_missed(chain: Chain) -> Non
     assert chain.places() == [(NOW_MS + 10, "one")]
 
 
+@pytest.mark.parametrize("name", ["gather", "gather_many"])
 def test_a_deployment_made_between_reading_and_noting_is_not_missed(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     chain.take(1, [anchor(0, NOW_MS), radio(10)])
-    gather: Callable[..., Any] = chain.projection._gather
+    where = f"banua_collector.project.influx.{name}"
+    reads: Callable[..., Any] = getattr(influx, name)
 
     def then_deploy(*arguments: Any) -> Any:
-        found = gather(*arguments)
+        found = reads(*arguments)
         monkeypatch.undo()
         chain.deploy("one", NOW_MS)
         return found
 
-    monkeypatch.setattr(chain.projection, "_gather", then_deploy)
+    monkeypatch.setattr(where, then_deploy)
+    if name == "gather":
+        chain.projection.step()
     assert chain.places() == [(NOW_MS + 10, "one")]
 
 
@@ -307,6 +313,7 @@ def _live(chain: Chain, batches: list[tuple[int, bytes, list[Row]]], steps: Sequ
             case _:
                 chain.target.answers = list(step.answers)
                 with contextlib.suppress(TargetUnavailableError):  # taken up again by a later step
+                    chain.projection.project_plain()
                     chain.projection.step()
 
 

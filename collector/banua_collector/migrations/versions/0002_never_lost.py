@@ -21,6 +21,7 @@ def upgrade() -> None:
                 batch.add_column(sa.Column("due_ms", sa.BigInteger(), nullable=False, server_default="0"))
     with op.batch_alter_table("todo", table_kwargs=_REFER_TO_BATCHES["todo"]) as batch:
         batch.alter_column("due_ms", server_default=None)
+    op.create_index("ix_boots_probe_id_end_ms", "boots", ["probe_id", "end_ms"])
     _refused()
     _archives()
     if op.get_bind().dialect.name == "postgresql":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -135,6 +136,8 @@ def run(config: Config) -> int:
     migrate(engine)
     with engine.begin() as conn:
         load_villages(conn)
+    gc.freeze()  # what is loaded stays; rows come and go by the ten thousand and form no cycles
+    gc.set_threshold(100_000, 50, 1000)
     metrics = Metrics(engine)
     ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point())
     loop = _projection(config, engine, metrics)

@@ -117,10 +117,14 @@ def batches_came(conn: Connection, came: Sequence[Came]) -> list[Known]:
     """Note journalled batches of some boots, their anchors being in the database already; return what is known."""
     wanted = [each.who for each in came]
     rows = _rows_of(conn, wanted)
-    for each in came:
-        if each.who not in rows:
-            _insert(conn, each.probe_id, each.boot_id, each.came_ms)
-    rows |= _rows_of(conn, [each for each in wanted if each not in rows])
+    new = [each for each in came if each.who not in rows]
+    if new:
+        seen = ("probe_id", "boot_id")
+        conn.execute(
+            insert(boots),
+            [dict(zip(seen, each.who, strict=True)) | {"first_seen_ms": each.came_ms, "standing": OK} for each in new],
+        )
+        rows |= _rows_of(conn, [each.who for each in new])
     told = anchors_by_boot(conn, wanted)
     known: list[Known] = []
     for each in came:
@@ -130,6 +134,17 @@ def batches_came(conn: Connection, came: Sequence[Came]) -> list[Known]:
     changes = [{"its_id": each.row.id} | each.values for each in known]
     conn.execute(update(boots).where(boots.c.id == bindparam("its_id")), changes)
     return known
+
+
+def had_others(conn: Connection, known: Sequence[Known]) -> list[int]:
+    """Return the probes of `known` boots that had other boots, too."""
+    if not known:
+        return []
+    mine = {each.came.probe_id for each in known}
+    others = select(boots.c.probe_id).where(
+        boots.c.probe_id.in_(mine), boots.c.id.not_in([each.row.id for each in known])
+    )
+    return sorted(set(conn.execute(others.distinct()).scalars()))
 
 
 def overlapping(conn: Connection, known: Sequence[Known], now_ms: int) -> list[tuple[int, bytes]]:

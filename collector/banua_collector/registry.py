@@ -171,6 +171,14 @@ def keys_of(conn: Connection, name: str) -> list[Key]:
     return [Key(**row) for row in found.mappings()]
 
 
+def keys_by_probe(conn: Connection, probe_ids: Collection[int]) -> dict[int, list[Key]]:
+    """Return every key that some probes ever had, oldest first."""
+    found: dict[int, list[Key]] = {}
+    for row in conn.execute(select(keys).where(keys.c.probe_id.in_(probe_ids)).order_by(keys.c.id)).mappings():
+        found.setdefault(row["probe_id"], []).append(Key(**row))
+    return found
+
+
 def probe_named(conn: Connection, name: str) -> Probe:
     """Return the probe called `name`; RegistryError when there is none."""
     row = conn.execute(select(probes).where(probes.c.name == name)).mappings().first()

@@ -1,4 +1,4 @@
-"""The probes that speak in a group of messages: locked until its commit, and what judging them needs, looked up once."""
+"""The probes that speak in a group of messages: locked until its commit; what judging them needs, looked up once."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from banua_collector import boots
 from banua_collector.db import lock_probes
-from banua_collector.registry import Key, keys_of
+from banua_collector.registry import Key, keys_by_probe
 from banua_collector.tables import probes
 from banua_collector.verify import Boot, Judgement, Message, judge
 from banua_wire.errors import WireError
@@ -19,10 +19,10 @@ class Speakers:
     def __init__(self, conn: Connection, topics: Iterable[str]) -> None:
         """Lock the probes; `conn` is in the transaction that will journal what they say."""
         self._conn = conn
-        self._keys: dict[str, list[Key]] = {}
         named = select(probes.c.name, probes.c.id).where(probes.c.name.in_({_speaker(each) for each in topics}))
         self._ids = {row.name: row.id for row in conn.execute(named)}
         lock_probes(conn, self._ids.values())
+        self._keys = keys_by_probe(conn, self._ids.values())
 
     def judge(self, message: Message) -> Judgement:
         """Return what `message` is, by what the database knows."""
@@ -30,9 +30,7 @@ class Speakers:
 
     def keys(self, probe: str) -> list[Key]:
         """Return the keys of `probe`, none when it is not registered."""
-        if probe not in self._keys:
-            self._keys[probe] = keys_of(self._conn, probe) if self.probe_id(probe) is not None else []
-        return self._keys[probe]
+        return self._keys.get(self._ids.get(probe, 0), [])
 
     def probe_id(self, probe: str) -> int | None:
         """Return the id of `probe`, None when it is not registered."""

@@ -174,6 +174,50 @@ def _journal(journal: _Commands) -> None:
     listing.add_argument("--limit", type=int, default=20, metavar="N")
     show = journal.add("show", "journal show", "show one batch and its rows", lists=True)
     show.add_argument("id", type=int, metavar="ID")
-    kept = journal.add("quarantine", "journal quarantine", "list what could not be believed or read", lists=True)
-    kept.add_argument("id", type=int, nargs="?", metavar="ID", help="show this one alone, with its contents")
+    _quarantine(_Commands(journal.level("quarantine", "what could not be believed or read")))
+    _refused(_Commands(journal.level("refused", "points that InfluxDB will not take")))
+    again = journal.add("replay", "journal replay", "write to InfluxDB anew, for example into an empty bucket")
+    again.add_argument("--probe", metavar="NAME", help="of this probe alone")
+    again.add_argument("--from", dest="from_ms", type=moment, metavar="TIME", help="what was measured since then")
+    again.add_argument("--to", dest="to_ms", type=moment, metavar="TIME", help="what was measured until then")
     journal.add("restored", "journal restored", "after restoring a backup: let probes send again what it lacks")
+    _months(journal)
+
+
+def _months(journal: _Commands) -> None:
+    export = journal.add("export", "journal export", "write a month, as received, to a file", lists=True)
+    export.add_argument("--month", required=True, metavar="MONTH", help="the month of receipt, UTC, like 2026-08")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    export.add_argument(
+        "--remove", action="store_true", help="then remove its batches, if it has been over for 90 days"
+    )
+    back = journal.add("import", "journal import", "journal what exported files hold; again, it changes nothing")
+    back.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    back.add_argument("--registry", type=Path, metavar="FILE", help="into an empty journal: restore this first")
+    check = journal.add("verify", "journal verify", "prove that exported files hold what they say", lists=True)
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    retain = journal.add("retain", "journal retain", "export and remove every month that is old enough")
+    retain.add_argument("--days", type=int, required=True, metavar="N", help="days since its end, 90 or more")
+    retain.add_argument("--to", type=Path, metavar="DIR", help="the folder to write to (default: archive in state_dir)")
+
+
+def _quarantine(quarantine: _Commands) -> None:
+    kept = quarantine.add("list", "journal quarantine list", "list the messages, newest first", lists=True)
+    kept.add_argument("--reason", metavar="REASON")
+    kept.add_argument("--probe", metavar="NAME")
+    show = quarantine.add("show", "journal quarantine show", "show one message and its way out", lists=True)
+    show.add_argument("id", type=int, metavar="ID")
+    again = quarantine.add("replay", "journal quarantine replay", "judge messages again, as they came", lists=True)
+    which = again.add_mutually_exclusive_group(required=True)
+    which.add_argument("ids", type=int, nargs="*", default=[], metavar="ID", help="these messages")
+    which.add_argument("--reason", metavar="REASON", help="all messages of a reason")
+    which.add_argument("--all", action="store_true", help="all messages but conflicts")
+
+
+def _refused(refused: _Commands) -> None:
+    points = refused.add("list", "journal refused list", "list the points, newest first", lists=True)
+    points.add_argument("--probe", metavar="NAME")
+    show = refused.add("show", "journal refused show", "show one point, as it was sent", lists=True)
+    show.add_argument("id", type=int, metavar="ID")
+    again = refused.add("replay", "journal refused replay", "send the batches of refused points once more")
+    again.add_argument("ids", type=int, nargs="*", default=[], metavar="ID", help="these points (default: all)")

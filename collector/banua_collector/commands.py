@@ -1,4 +1,7 @@
-"""What each command does: open the database, ask or change, print. One transaction a command."""
+"""What each command does: open the database, ask or change, print.
+
+One transaction a command; those that take several are in ``journal_commands``.
+"""
 
 import argparse
 import sys
@@ -8,24 +11,22 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from banua_collector import app, db, registry
+from banua_collector import app, db, journal_commands, months, registry
 from banua_collector import boots as standings
 from banua_collector import journal as journalling
 from banua_collector.clock import iso, wall_ms
 from banua_collector.config import load
 from banua_collector.errors import CollectorError, DatabaseError, RegistryError
-from banua_collector.listing import Listing
+from banua_collector.journal_commands import contents
+from banua_collector.listing import Answer, Listing
 from banua_collector.registry import Affected, Deployment, Key
-from banua_collector.tables import batches, boots, journal, probes, quarantine, streams, todo
-from banua_wire.batch import open_rows
-from banua_wire.envelope import unpack
+from banua_collector.tables import batches, boots, journal, probes, quarantine, refused, seen, streams, todo
 from banua_wire.errors import WireError
 from banua_wire.signature import parse_public
 
 _DAY_MS: Final = 86_400_000
 _SHORT: Final = 16  # digits of a hash or a key in a table
 
-Answer = str | Listing
 Args = argparse.Namespace
 
 
@@ -53,6 +54,8 @@ def _answer(args: Args) -> Answer:
     engine = app.engine_of(config.database)
     db.migrate(engine)
     try:
+        if args.command in journal_commands.COMMANDS:
+            return journal_commands.COMMANDS[args.command](engine, config, args)
         with engine.begin() as conn:
             return COMMANDS[args.command](conn, args)
     finally:
@@ -152,7 +155,8 @@ def _details(args: Args) -> registry.Details:
 
 
 def _due(conn: Connection, affected: Affected) -> str:
-    return f"{journalling.mark_range(conn, affected, wall_ms())} batches are written anew"
+    due = journalling.mark_range(conn, affected, wall_ms())
+    return f"{due} batches are written anew{months.told(journalling.moved_out(conn, affected))}"
 
 
 # --- probes ----------------------------------------------------------------------------------------------------------
@@ -231,7 +235,8 @@ def _probes_assign(conn: Connection, args: Args) -> Answer:
     if len(found) != 1:
         raise RegistryError(f"probe {args.name} has {len(found)} boots that begin with {args.boot!r:.40}")
     journalling.assign_boot(conn, probe.id, found[0], args.standing, wall_ms())
-    return f"boot {found[0].hex()} of probe {args.name} is {args.standing}"
+    moved = months.told(journalling.moved_out_of_boot(conn, probe.id, found[0]))
+    return f"boot {found[0].hex()} of probe {args.name} is {args.standing}{moved}"
 
 
 # --- journal ---------------------------------------------------------------------------------------------------------
@@ -242,8 +247,10 @@ def _journal_info(conn: Connection, _args: Args) -> Answer:
     held = select(func.count()).where(boots.c.standing == standings.HELD)
     counts = {
         table.name: conn.execute(select(func.count()).select_from(table)).scalar_one()
-        for table in (probes, streams, batches, quarantine, todo)
+        for table in (probes, streams, batches, quarantine, refused, todo)
     }
+    settled = conn.execute(select(func.count()).where(seen.c.how == "journalled")).scalar_one()
+    counts["archived"] = settled - counts["batches"]
     entry = {"journal": row.journal_id.hex(), "minted": iso(row.minted_ms)}
     return Listing([entry | counts | {"held_boots": conn.execute(held).scalar_one()}])
 
@@ -259,20 +266,7 @@ def _journal_show(conn: Connection, args: Args) -> Answer:
     row = conn.execute(_batches().where(batches.c.id == args.id)).first()
     if row is None:
         raise RegistryError(f"there is no batch {args.id}")
-    return _contents(row.message)
-
-
-def _quarantine(conn: Connection, args: Args) -> Answer:
-    if args.id is None:
-        found = conn.execute(select(quarantine).order_by(quarantine.c.id.desc()))
-        return Listing([_kept(row) for row in found], "the quarantine is empty")
-    row = conn.execute(select(quarantine).where(quarantine.c.id == args.id)).first()
-    if row is None:
-        raise RegistryError(f"there is no message {args.id} in quarantine")
-    try:
-        return _contents(row.message)
-    except WireError as error:
-        return Listing([_kept(row) | {"unreadable": str(error), "message": row.message.hex()}])
+    return contents(row.message)
 
 
 def _journal_restored(conn: Connection, args: Args) -> Answer:
@@ -310,33 +304,6 @@ def _batch(row: Any) -> dict[str, Any]:
     }
 
 
-def _kept(row: Any) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "probe": row.probe_name,
-        "reason": row.reason,
-        "received": iso(row.received_ms),
-        "topic": row.topic,
-        "bytes": len(row.message),
-        "detail": row.detail,
-    }
-
-
-def _contents(message: bytes) -> Listing:
-    envelope, _ = unpack(message)
-    head = {
-        "probe": envelope.probe,
-        "stream": envelope.stream.hex(),
-        "seq": envelope.seq,
-        "boot": envelope.boot_id.hex(),
-    }
-    return Listing(
-        [head | {"kind": row.kind, "boottime_ms": row.boottime_ms, "values": row.values} for row in open_rows(message)],
-        "a batch without rows",
-        ("kind", "boottime_ms", "values"),
-    )
-
-
 def _iso(ms: int | None) -> str | None:
     return None if ms is None else iso(ms)
 
@@ -359,6 +326,5 @@ COMMANDS: Final[Mapping[str, Callable[[Connection, Args], Answer]]] = {
     "journal info": _journal_info,
     "journal list": _journal_list,
     "journal show": _journal_show,
-    "journal quarantine": _quarantine,
     "journal restored": _journal_restored,
 }

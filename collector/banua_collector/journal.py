@@ -231,7 +231,7 @@ class _Group:
         for each in known:
             _redate(conn, each, now_ms)
         _standing_changed(conn, boots.overlapping(conn, known, now_ms), now_ms)
-        for probe_id in sorted({each.came.probe_id for each in known if each.is_new}):
+        for probe_id in boots.had_others(conn, [each for each in known if each.is_new]):
             _release_withheld(conn, probe_id, now_ms)
 
     def _place(self, item: Verified | Refused) -> tuple[int, int]:

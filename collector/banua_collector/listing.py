@@ -19,6 +19,8 @@ class Listing:
     entries: Sequence[Entry]
     empty: str = "nothing"
     columns: Sequence[str] = field(default=())
+    note: str = ""
+    """A line for people before the rows; for machines the rows say it all."""
 
     def json(self) -> str:
         """Return one JSON object a line."""
@@ -26,14 +28,15 @@ class Listing:
 
     def text(self) -> str:
         """Return a table with a heading."""
+        note = f"{self.note}\n" if self.note else ""
         if not self.entries:
-            return f"{self.empty}\n"
+            return f"{note}{self.empty}\n"
         columns = self.columns or list(self.entries[0])
         cells = [[column.upper() for column in columns]]
         cells += [[shown(entry.get(column)) for column in columns] for entry in self.entries]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-        return "".join(f"{line.rstrip()}\n" for line in lines)
+        return note + "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def shown(value: Any) -> str:
@@ -43,3 +46,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(shown(each) or "-" for each in value)
     return "" if value is None else str(value)
+
+
+Answer = str | Listing
+"""What a command prints."""

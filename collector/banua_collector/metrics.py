@@ -14,8 +14,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine, func, select
 
+from banua_collector import quarantine
 from banua_collector.db import reading
-from banua_collector.tables import batches, probes, quarantine
+from banua_collector.tables import batches, probes, refused
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 OUTCOMES: Final = (
@@ -114,20 +115,26 @@ class _FromDatabase(Collector):
     def describe(self) -> Iterator[Metric]:
         yield _last_received()
         yield _quarantined()
+        yield _refused()
 
     def collect(self) -> Iterator[Metric]:
         newest = select(func.max(batches.c.received_ms)).where(batches.c.probe_id == probes.c.id).scalar_subquery()
         with reading(self._engine) as conn:
             received = conn.execute(select(probes.c.name, newest)).all()
-            kept = conn.execute(select(func.count()).select_from(quarantine)).scalar_one()
+            kept = quarantine.counts(conn)
+            refused_points = conn.execute(select(func.count()).select_from(refused)).scalar_one()
         last_received = _last_received()
         for name, received_ms in received:
             if received_ms is not None:
                 last_received.add_metric([name], received_ms / 1000)
         yield last_received
         quarantined = _quarantined()
-        quarantined.add_metric([], kept)
+        for reason, count in sorted(kept.items()):
+            quarantined.add_metric([reason], count)
         yield quarantined
+        refused_now = _refused()
+        refused_now.add_metric([], refused_points)
+        yield refused_now
 
 
 def _last_received() -> GaugeMetricFamily:
@@ -139,4 +146,10 @@ def _last_received() -> GaugeMetricFamily:
 
 
 def _quarantined() -> GaugeMetricFamily:
-    return GaugeMetricFamily("banua_quarantine_batches", "Batches in quarantine")
+    return GaugeMetricFamily("banua_quarantine_batches", "Batches in quarantine, by reason", labels=["reason"])
+
+
+def _refused() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "banua_refused_points", "Points that InfluxDB has refused and that are kept with its reason"
+    )

@@ -38,14 +38,26 @@ def migrated(postgres: Postgres) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def migrated_too(postgres: Postgres) -> Iterator[Engine]:
+    engine = db.open_engine(postgres.url(postgres.create("rebuilt")), postgres.password)
+    db.migrate(engine)
+    yield engine
+    engine.dispose()
+
+
 @pytest.fixture
 def postgres_engine(postgres: Postgres, migrated: Engine) -> Iterator[Engine]:
     """Give the one migrated database, emptied: a new one for each test would cost a checkpoint each."""
+    yield from _emptied(postgres, migrated, "banua")
+
+
+def _emptied(postgres: Postgres, migrated: Engine, name: str) -> Iterator[Engine]:
     with migrated.begin() as conn:
         head = conn.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         conn.execute(text(f"TRUNCATE {', '.join(table.name for table in metadata.sorted_tables)} RESTART IDENTITY"))
         conn.execute(insert(journal).values(journal_id=db.new_journal_id(), minted_ms=BORN_MS))
-    engine = db.open_engine(postgres.url("banua"), postgres.password)
+    engine = db.open_engine(postgres.url(name), postgres.password)
     for month in MONTHS:
         db.ensure_month(engine, month)
     yield engine
@@ -64,3 +76,16 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     """Give a test both databases, one after the other: what is true of one is true of the other."""
     engine: Engine = request.getfixturevalue("sqlite_engine" if request.param == "sqlite" else "postgres_engine")
     return engine
+
+
+@pytest.fixture
+def fresh(engine: Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Give a second, empty journal on the same kind of database as `engine`."""
+    if engine.dialect.name == db.POSTGRESQL:
+        migrated_too: Engine = request.getfixturevalue("migrated_too")
+        yield from _emptied(request.getfixturevalue("postgres"), migrated_too, "rebuilt")
+        return
+    other = db.open_engine(f"sqlite:///{tmp_path}/rebuilt.sqlite")
+    db.migrate(other, now_ms=lambda: BORN_MS)
+    yield other
+    other.dispose()

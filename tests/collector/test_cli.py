@@ -11,12 +11,15 @@ import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from banua_collector import cli, db, registry
+from banua_collector.clock import wall_ms
 from banua_collector.config import Config
-from banua_collector.tables import boots, deployments, journal, quarantine, todo, written
-from banua_wire import batch
+from banua_collector.tables import boots, deployments, journal, quarantine, refused, todo, written
+from banua_wire import batch, signature
 from banua_wire.envelope import Envelope
 from banua_wire.fields import SCHEMA
 from tests.collector.fleet import BOOT, NOW_MS, SECRET, add_batch, radio
+from tests.collector.history import hear
+from tests.collector.speech import message
 
 _KEY = "ab" * 32
 Run = Callable[..., tuple[int, str, str]]
@@ -184,9 +187,9 @@ def test_the_journal_is_listed_and_a_batch_shown_row_by_row(deployed: Run, engin
     assert (info["probes"], info["batches"], info["quarantine"], info["held_boots"]) == (1, 2, 0, 0)
 
 
-def test_the_quarantine_is_listed_and_shown_readable_or_not(deployed: Run, engine: Engine) -> None:
+def test_the_quarantine_is_listed_shown_with_its_way_out_and_judged_again(deployed: Run, engine: Engine) -> None:
     sealed = batch.seal(SECRET, Envelope("p1", b"s" * 8, 3, BOOT, SCHEMA), [radio(9)])
-    assert deployed("journal quarantine")[1] == "the quarantine is empty\n"
+    assert deployed("journal quarantine list")[1] == "nothing in quarantine\n"
     with engine.begin() as conn:
         for number, message in enumerate([sealed, b"BNUA?"]):
             conn.execute(
@@ -195,15 +198,81 @@ def test_the_quarantine_is_listed_and_shown_readable_or_not(deployed: Run, engin
                     topic="banua/v1/p1/batch",
                     reason="bad_signature",
                     detail="made with none of the probe's 1 keys",
-                    hash=b"%d" % number,
+                    hash=batch.digest(sealed) if number == 0 else b"?",
                     received_ms=NOW_MS,
                     message=message,
                 )
             )
-    assert [one["reason"] for one in _lines(deployed, "journal quarantine")] == ["bad_signature"] * 2
-    assert _lines(deployed, "journal quarantine 1")[0]["seq"] == 3
-    (unreadable,) = _lines(deployed, "journal quarantine 2")
+    assert [one["reason"] for one in _lines(deployed, "journal quarantine list")] == ["bad_signature"] * 2
+    assert _lines(deployed, "journal quarantine list --reason conflict") == []
+    assert _lines(deployed, "journal quarantine show 1")[0]["seq"] == 3
+    told = deployed("journal quarantine show 1")[1].splitlines()
+    assert told[:2] == [
+        "bad_signature: made with none of the probe's 1 keys",
+        "way out: add the key that it was signed with to the probe, if it is the probe's own, then replay",
+    ]
+    (unreadable,) = _lines(deployed, "journal quarantine show 2")
     assert (unreadable["message"], unreadable["detail"]) == (b"BNUA?".hex(), "made with none of the probe's 1 keys")
+    assert deployed(f"probes add p1 --key {signature.public_of(SECRET).hex()}")[0] == 0
+    assert _lines(deployed, "journal quarantine replay --all") == [
+        {"was": "bad_signature", "is": "journalled", "messages": 1},
+        {"was": "bad_signature", "is": "unreadable", "messages": 1},
+    ]
+    assert _lines(deployed, "journal quarantine replay 2")[0]["is"] == "unreadable"
+    assert [one["id"] for one in _lines(deployed, "journal quarantine list")] == [2]
+
+
+def test_refused_points_are_listed_shown_and_sent_again(deployed: Run, engine: Engine) -> None:
+    assert deployed("journal refused list")[1] == "InfluxDB has refused nothing\n"
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
+        for batch_id in (1, 99):
+            point = {"line": "radio x=1 1", "reason": "too old", "noticed_ms": NOW_MS}
+            conn.execute(insert(refused).values(projection="influx", probe_id=1, batch_id=batch_id, **point))
+    assert [one["reason"] for one in _lines(deployed, "journal refused list --probe p1")] == ["too old"] * 2
+    assert _lines(deployed, "journal refused show 1")[0]["line"] == "radio x=1 1"
+    assert deployed("journal refused replay")[1] == "1 batches are written anew; 1 are archived: import them first\n"
+    assert deployed("journal refused replay 1")[1] == "1 batches are written anew\n"
+
+
+def test_a_journal_is_written_anew_on_demand(deployed: Run, engine: Engine) -> None:
+    with engine.begin() as conn:
+        add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
+        for batch_id, first_ms in ((1, NOW_MS), (77, NOW_MS + 9)):
+            span = {"first_ms": first_ms, "last_ms": first_ms, "digest": b"d", "withheld": 0}
+            conn.execute(insert(written).values(projection="influx", batch_id=batch_id, probe_id=1, **span))
+    archived = "; archived batches measured in that time: 1 of 2025-10: import them first to have them written anew"
+    assert deployed("journal replay")[1] == f"1 batches are written anew{archived}\n"
+    assert deployed("journal replay --probe p1 --to 2025-10-01T00:00Z")[1] == "1 batches are written anew\n"
+    assert deployed("deployments correct 1 --place tabanio-2")[1].endswith(f"anew{archived}\n")
+    with db.reading(engine) as conn:
+        assert conn.execute(select(written.c.digest)).scalars().all() == [None, None]
+        assert [row.batch_id for row in conn.execute(select(todo))] == [1]
+
+
+def test_months_go_out_are_proven_and_come_back(deployed: Run, engine: Engine, config: Path) -> None:
+    out = config.parent / "out"
+    assert deployed(f"probes add p1 --key {signature.public_of(SECRET).hex()}")[0] == 0
+    hear(engine, message(1, received_ms=NOW_MS), message(2, received_ms=wall_ms()))
+    assert deployed(f"journal export --month 2025-10 --to {out} --remove")[2] == (
+        "banua-collector: 1 batches of 2025-10 are still to be written to InfluxDB: they stay until they are\n"
+    )
+    with engine.begin() as conn:
+        conn.execute(todo.delete())
+    (exported,) = _lines(deployed, f"journal export --month 2025-10 --to {out}")
+    assert (exported["batches"], exported["rows"], exported["removed"]) == (1, 1, False)
+    status, told, err = deployed(f"journal retain --days 90 --to {out}")
+    assert (status, err) == (0, "")
+    assert told == f"2025-10: 1 batches moved to {out / str(exported['file'])}\n1 batches removed\n"
+    assert _lines(deployed, "journal info")[0]["archived"] == 1
+    (proven,) = _lines(deployed, f"journal verify {out / str(exported['file'])}")
+    assert proven["rows_sha256"] == exported["rows_sha256"]
+    known = "0 batches journalled, {} put back, {} were here already; 0 put into quarantine\n"
+    assert deployed(f"journal import {out / str(exported['file'])}") == (0, known.format(1, 0), "")
+    assert deployed(f"journal import {out / str(exported['file'])}") == (0, known.format(0, 1), "")
+    why = "1 batches of 2025-10 are still to be written to InfluxDB: they stay until they are\n"
+    told = f"2025-10: stays: {why}0 batches removed\n"
+    assert deployed(f"journal retain --days 90 --to {out}") == (1, told, f"banua-collector: {why}")
 
 
 def test_a_restored_journal_has_a_new_name_and_everything_due(deployed: Run, engine: Engine) -> None:
@@ -232,7 +301,11 @@ def test_a_restored_journal_has_a_new_name_and_everything_due(deployed: Run, eng
         ("probes boots p2", "probe p2 is not registered"),
         ("probes assign p1 77 released", "probe p1 has 0 boots that begin with '77'"),
         ("journal show 9", "there is no batch 9"),
-        ("journal quarantine 9", "there is no message 9 in quarantine"),
+        ("journal quarantine show 9", "there is no message 9 in quarantine"),
+        ("journal refused show 9", "there is no refused point 9"),
+        ("journal export --month 2025-7 --to /nowhere", "'2025-7' is not a month like 2026-11"),
+        ("journal verify /nowhere/a.journal", "/nowhere/a.json: No such file or directory"),
+        ("journal retain --days 89", "--days 89: the last 90 days stay in the journal"),
         ("journal list --probe p2", "probe p2 is not registered"),
         ("probes add p1 --simulated --key " + "cd" * 32, "probe p1 is registered already, and not as simulated"),
         ("probes add p2 --key " + _KEY, "key abababababababab… belongs to probe p1 already"),

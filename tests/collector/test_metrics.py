@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
 from banua_collector.metrics import OUTCOMES, Metrics
-from banua_collector.tables import batches, probes, quarantine, streams
+from banua_collector.quarantine import WAYS_OUT
+from banua_collector.tables import batches, probes, quarantine, refused, streams
 
 _PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -57,7 +58,9 @@ def test_every_outcome_is_there_before_anything_happened(engine: Engine) -> None
     samples = _samples(Metrics(engine))
     assert {labels[0] for name, labels in samples if name == "banua_batches_total"} == set(OUTCOMES)
     assert samples["banua_batches_total", ("journalled",)] == 0
-    assert samples["banua_quarantine_batches", ()] == 0
+    assert {labels[0] for name, labels in samples if name == "banua_quarantine_batches"} == set(WAYS_OUT)
+    assert samples["banua_quarantine_batches", ("conflict",)] == 0
+    assert samples["banua_refused_points", ()] == 0
 
 
 def test_what_the_database_knows_is_asked_at_each_scrape(engine: Engine) -> None:
@@ -69,7 +72,8 @@ def test_what_the_database_knows_is_asked_at_each_scrape(engine: Engine) -> None
     samples = _samples(metrics)
     assert samples[name, ("p1",)] == 1234.5
     assert (name, ("silent",)) not in samples
-    assert samples["banua_quarantine_batches", ()] == 1
+    assert samples["banua_quarantine_batches", ("unknown_key",)] == 1
+    assert samples["banua_refused_points", ()] == 1
 
 
 def _add_batch(engine: Engine) -> None:
@@ -92,6 +96,11 @@ def _add_batch(engine: Engine) -> None:
         )
         conn.execute(
             insert(quarantine).values(
-                probe_name="p1", topic="t", reason="r", detail="d", hash=b"q", received_ms=1, message=b"m"
+                probe_name="p1", topic="t", reason="unknown_key", detail="d", hash=b"q", received_ms=1, message=b"m"
+            )
+        )
+        conn.execute(
+            insert(refused).values(
+                projection="influx", probe_id=7, batch_id=1, line="radio x=1 1", reason="r", noticed_ms=1
             )
         )

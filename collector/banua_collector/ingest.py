@@ -14,7 +14,8 @@ from typing import Final
 
 import aiomqtt
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from banua_collector import journal
 from banua_collector.clock import month_of
@@ -109,14 +110,25 @@ class Ingest:
                 self._metrics.receipts.inc()
 
     async def _stored(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
-        """Store a group, trying again for as long as the database refuses: nothing is receipted before."""
+        """Store a group, trying again for as long as the database is away: nothing is receipted before.
+
+        A group that fails for another reason is halved until the message that cannot be stored stands alone. That one
+        gets no receipt, so its probe keeps it and in the end sets it aside; the others go on.
+        """
         while True:
             try:
                 return await asyncio.to_thread(self.take, group)
-            except SQLAlchemyError as error:
+            except (OperationalError, InterfaceError, PoolTimeoutError) as error:
                 self.failure = f"journal: {str(error).splitlines()[0]:.200}"
                 LOG.exception("the journal refuses a group; next try in %.0f s", RETRY_S)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                if len(group) == 1:
+                    self._metrics.batches.labels("unstorable").inc()
+                    LOG.exception("cannot be stored, and gets no receipt: a message on %s", group[0][0].topic)
+                    return []
+                middle = len(group) // 2
+                return [*await self._stored(group[:middle]), *await self._stored(group[middle:])]
 
     def take(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
         """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""

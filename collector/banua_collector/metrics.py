@@ -31,6 +31,7 @@ OUTCOMES: Final = (
     "key_retired",
     "wrong_topic",
     "unreadable",
+    "unstorable",
 )
 """What can become of a batch that arrives; each is exposed from the start, at zero."""
 _COMMIT_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)

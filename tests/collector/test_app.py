@@ -7,12 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import aiomqtt
+from sqlalchemy.exc import OperationalError
 
 from banua_collector.app import ProjectionLoop
 from banua_collector.config import Limits
 from banua_collector.ingest import Ingest
 from banua_collector.metrics import Metrics
 from banua_collector.project.target import TargetUnavailableError
+from banua_collector.verify import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +93,41 @@ def test_a_failure_that_is_over_is_no_reason_any_more(engine: Engine, monkeypatc
     assert loop.failure == ""
     loop.stop.set()
     loop.join(5)
+
+
+def test_a_message_that_breaks_the_storing_stands_alone_and_stops_nobody(sqlite_engine: Engine) -> None:
+    metrics = Metrics(sqlite_engine)
+    ingest = Ingest(sqlite_engine, metrics, Limits(), lambda: 0, lambda _: None)
+    stored: list[str] = []
+
+    def take(group: list[tuple[Message, bool]]) -> list[Any]:
+        if any(message.payload == b"poison" for message, _ in group):
+            raise ValueError("what nobody thought of")
+        stored.extend(message.payload.decode() for message, _ in group)
+        return [message.payload for message, _ in group]
+
+    ingest.take = take  # type: ignore[method-assign]
+    names = [b"poison" if number in {3, 4, 11} else str(number).encode() for number in range(16)]
+    group = [(Message("banua/v1/p1/batch", name, 0), False) for name in names]
+    answered: list[Any] = asyncio.run(ingest._stored(group))
+    assert answered == [name for name in names if name != b"poison"]
+    assert stored == [name.decode() for name in names if name != b"poison"]
+    assert metrics.batches.labels("unstorable")._value.get() == 3
+
+
+def test_a_database_that_is_away_is_waited_for(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("banua_collector.ingest.RETRY_S", 0.01)
+    ingest = Ingest(sqlite_engine, Metrics(sqlite_engine), Limits(), lambda: 0, lambda _: None)
+    tries = iter([OperationalError("", {}, OSError("away"))] * 3)
+
+    def take(group: list[tuple[Message, bool]]) -> list[Any]:
+        error = next(tries, None)
+        if error is not None:
+            raise error
+        return list(group)
+
+    ingest.take = take  # type: ignore[method-assign]
+    assert len(asyncio.run(ingest._stored([(Message("banua/v1/p1/batch", b"1", 0), False)] * 2))) == 2
 
 
 class LostBroker:

@@ -121,6 +121,19 @@ def is_postgresql(conn: Connection) -> bool:
     return conn.dialect.name == POSTGRESQL
 
 
+def is_server(engine: Engine) -> bool:
+    """Say whether the database is a PostgreSQL, and not a file."""
+    return engine.dialect.name == POSTGRESQL
+
+
+def size_bytes(conn: Connection) -> int:
+    """Return how large the database is."""
+    if is_postgresql(conn):
+        return int(conn.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+    pages, size = (conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size"))
+    return int(pages) * int(size)
+
+
 def insert_or(conn: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT that can say ON CONFLICT."""
     return postgresql.insert(table) if is_postgresql(conn) else sqlite.insert(table)
@@ -145,7 +158,7 @@ class Claim:
 
     def take(self, probe_ids: Sequence[int]) -> list[int]:
         """Take what no other process has, without waiting, and return it."""
-        if self._engine.dialect.name != POSTGRESQL:
+        if not is_server(self._engine):
             return list(probe_ids)
         if self._conn is None:
             self._conn = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -178,7 +191,7 @@ def _claim_space(projection: str) -> int:
 
 def ensure_month(engine: Engine, month: str) -> None:
     """See to it that batches received in `month` (like 2026-11, UTC) have a partition; on SQLite there are none."""
-    if engine.dialect.name != POSTGRESQL:
+    if not is_server(engine):
         return
     name, (first, end) = partition_of(month), month_span(month)
     with engine.begin() as conn:

@@ -4,7 +4,9 @@ Counters and gauges are set where the thing happens. What the database knows any
 cannot drift from the truth.
 """
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,8 +17,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine, func, select
 
 from banua_collector import quarantine
-from banua_collector.db import reading
-from banua_collector.tables import batches, probes, refused
+from banua_collector.boots import HELD
+from banua_collector.db import is_server, reading, size_bytes
+from banua_collector.tables import batches, boots, probes, refused
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 OUTCOMES: Final = (
@@ -112,11 +115,15 @@ class Metrics:
 class _FromDatabase(Collector):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._folder = None if is_server(engine) else Path(str(engine.url.database)).parent
 
     def describe(self) -> Iterator[Metric]:
         yield _last_received()
         yield _quarantined()
         yield _refused()
+        yield _held_boots()
+        yield _database_bytes()
+        yield _disk_free()
 
     def collect(self) -> Iterator[Metric]:
         newest = select(func.max(batches.c.received_ms)).where(batches.c.probe_id == probes.c.id).scalar_subquery()
@@ -124,6 +131,8 @@ class _FromDatabase(Collector):
             received = conn.execute(select(probes.c.name, newest)).all()
             kept = quarantine.counts(conn)
             refused_points = conn.execute(select(func.count()).select_from(refused)).scalar_one()
+            held = conn.execute(select(func.count()).where(boots.c.standing == HELD)).scalar_one()
+            database_bytes = size_bytes(conn)
         last_received = _last_received()
         for name, received_ms in received:
             if received_ms is not None:
@@ -136,6 +145,29 @@ class _FromDatabase(Collector):
         refused_now = _refused()
         refused_now.add_metric([], refused_points)
         yield refused_now
+        yield _one(_held_boots(), held)
+        yield _one(_database_bytes(), database_bytes)
+        yield _one(_disk_free(), None if self._folder is None else shutil.disk_usage(self._folder).free)
+
+
+def _one(family: GaugeMetricFamily, value: float | None) -> GaugeMetricFamily:
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def _held_boots() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "banua_held_boots", "Boots of two live devices under one name, held until a person decides"
+    )
+
+
+def _database_bytes() -> GaugeMetricFamily:
+    return GaugeMetricFamily("banua_database_bytes", "Size of the journal's database")
+
+
+def _disk_free() -> GaugeMetricFamily:
+    return GaugeMetricFamily("banua_disk_free_bytes", "Free bytes where an SQLite journal is; absent with PostgreSQL")
 
 
 def _last_received() -> GaugeMetricFamily:

@@ -8,17 +8,17 @@ from banua_collector.status import ProbeStatus, Reading, State, Value
 from banua_collector.web.words import Language
 from banua_wire.fields import BY_KIND
 
-#: what the face of a card shows of a kind; everything else folds away
+#: what the face of a card shows of a kind, after its outcome and reason; everything else folds away
 HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "radio": ("state", "rat", "plmn", "rsrp_dbm", "nr_rsrp_dbm", "rscp_dbm", "rxlev_dbm", "rsrq_db"),
-    "path": ("outcome", "reason", "loss", "rtt_p50_ms", "rtt_p95_ms", "p50_lost", "p95_lost"),
+    "path": ("loss", "rtt_p50_ms", "rtt_p95_ms", "p50_lost", "p95_lost"),
     "board": ("mains", "battery_pct", "undervoltage", "temperature_c", "disk_free_mb"),
-    "dns": ("outcome", "reason", "rcode", "hijacked", "lookup_us"),
-    "web": ("outcome", "reason", "phase", "portal", "ok", "status", "total_us"),
-    "hops": ("outcome", "reason", "reached", "count", "pmtu_bytes"),
-    "wifi": ("outcome", "reason", "count"),
-    "operators": ("outcome", "reason", "count"),
-    "neighbours": ("outcome", "reason", "count"),
+    "dns": ("rcode", "hijacked", "lookup_us"),
+    "web": ("phase", "portal", "ok", "status", "total_us"),
+    "hops": ("reached", "count", "pmtu_bytes"),
+    "wifi": ("count",),
+    "operators": ("count",),
+    "neighbours": ("count",),
 }
 #: the texts that are words of the dictionary, and are translated; every other text is shown as it came
 WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -52,15 +52,20 @@ def arranged(probes: Sequence[ProbeStatus]) -> list[ProbeStatus]:
     return sorted(probes, key=lambda probe: _ORDER.index(probe.state))
 
 
+def headline(kind: str) -> tuple[str, ...]:
+    """Return the fields on the card's face, in order: of a kind that has an outcome, that and its reason first."""
+    return ("outcome", "reason", *HEADLINES.get(kind, ()))
+
+
 def leads(reading: Reading) -> bool:
     """Say whether anything of the reading stands on the card's face; of a scan or trace, what sums it up does."""
-    return not reading.entry and any(value.name in HEADLINES.get(reading.kind, ()) for value in reading.values)
+    return not reading.entry and any(value.name in headline(reading.kind) for value in reading.values)
 
 
 def leading(reading: Reading, language: Language, now_ms: int) -> list[Line]:
     """Return the values on the card's face, in the order of the headline."""
     shown = {line.name: line for line in lines(reading, language, now_ms)}
-    return [shown[name] for name in HEADLINES.get(reading.kind, ()) if name in shown]
+    return [shown[name] for name in headline(reading.kind) if name in shown]
 
 
 def lines(reading: Reading, language: Language, now_ms: int) -> list[Line]:

@@ -46,6 +46,16 @@ def test_boots_that_follow_each_other_are_in_order(conn: Connection) -> None:
     assert _standing(conn) == {A: "ok", B: "ok", C: "ok"}
 
 
+def test_a_birth_that_is_handled_late_is_no_clone(conn: Connection) -> None:
+    """A came twice before B did; another collector handles its second birth after this one has handled B's."""
+    _born(conn, A, NOW_MS)
+    _born(conn, B, NOW_MS + 2)
+    _born(conn, A, NOW_MS + 1)
+    assert _standing(conn) == {A: "ok", B: "ok"}
+    _born(conn, A, NOW_MS + 3)
+    assert _standing(conn) == {A: "held", B: "held"}
+
+
 def test_an_older_boot_born_again_after_a_newer_one_holds_both(conn: Connection) -> None:
     take(conn, message(1, boot=A), message(2, boot=B))
     for now_ms, boot in enumerate([A, B]):

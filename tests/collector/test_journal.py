@@ -1,6 +1,7 @@
 """The journal: what settles which seq, what a receipt may say, and what each commit makes due."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, Engine, func, select
 from banua_collector import journal, registry
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, boots, events, quarantine, seen, todo, written
+from banua_collector.verify import Boot, Refused, judge
 from banua_wire import batch, receipt
 from banua_wire.birth import State
 from banua_wire.fields import SCHEMA
@@ -304,3 +306,11 @@ def test_the_journal_keeps_what_a_revoked_key_had_signed_before(conn: Connection
     ]
     assert _how(conn) == [(1, "journalled")]
     assert SECRET not in conn.execute(select(quarantine.c.message)).scalar_one()
+
+
+def test_a_text_with_a_nul_is_kept_without_it(conn: Connection) -> None:
+    """No such text passes the codec today; of a version that lets one pass, PostgreSQL would refuse the whole group."""
+    refused = judge(message(1, secret=_STRANGER), lambda _: [], lambda *_: Boot(None, None))
+    assert isinstance(refused, Refused)
+    journal.store(conn, [replace(refused, detail="a\0b")], now_ms=NOW_MS, quarantine_max_bytes=1000)
+    assert conn.execute(select(quarantine.c.detail)).scalar() == "a\N{REPLACEMENT CHARACTER}b"

@@ -17,7 +17,7 @@ from banua_collector import db, journal, registry
 from banua_collector.project import influx
 from banua_collector.project.influx import InfluxProjection, backlog
 from banua_collector.project.target import Refusal, TargetUnavailableError
-from banua_collector.tables import boots, events, todo, written
+from banua_collector.tables import boots, events, refused, todo, written
 from banua_wire import batch
 from banua_wire.rows import Row
 from tests.collector.fleet import NOW_MS, radio
@@ -33,7 +33,8 @@ class Chain:
     """A journal with p1 and two places, and the projection of it to a target in memory."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.target = engine, MemoryTarget()
+        self.engine = engine
+        self.target: MemoryTarget = MemoryTarget()
         self.projection = InfluxProjection(engine, self.target, lambda: NOW_MS)
 
     def take(self, seq: int, rows: Sequence[Row], boot: bytes = A) -> None:
@@ -359,3 +360,43 @@ def test_any_order_of_arrival_ends_in_the_points_of_projecting_all_at_once(
     of_a = [ns for _, ns in ended[0] if ns < _BASE[B] * _NS - _HOUR * _NS]
     assert len(of_a) == sum(boot == A for boot, *_ in identities)
     assert len(ended[0]) <= len(identities)
+
+
+class Refusing(MemoryTarget):
+    """A target that takes no points of a level below -100 dBm until it has learnt to."""
+
+    learnt = False
+
+    def write(self, lines: Sequence[str]) -> list[Refusal]:
+        """See `Target`."""
+        bad = [line for line in lines if "rsrp_dbm=-1" in line and not self.learnt]
+        super().write([line for line in lines if line not in bad])
+        return [Refusal(line, "too low for this bucket") for line in bad]
+
+
+def test_points_the_target_will_never_take_are_kept_with_its_reason(chain: Chain) -> None:
+    chain.target = target = Refusing()
+    chain.projection = InfluxProjection(chain.engine, chain.target, lambda: NOW_MS)
+    chain.take(1, [anchor(0, NOW_MS), radio(10, rsrp_dbm=-60), radio(20, rsrp_dbm=-110), radio(30, rsrp_dbm=-70)])
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 30]
+    with db.reading(chain.engine) as conn:
+        kept = conn.execute(select(refused)).one()
+        assert conn.execute(select(todo)).all() == [], "it holds up nothing"
+    assert (kept.batch_id, kept.reason) == (1, "too low for this bucket")
+    assert kept.line.endswith(f" {(NOW_MS + 20) * _NS}")
+    assert chain.projection.points_refused == 1
+    with chain.engine.begin() as conn:
+        journal.due_batches(conn, 1, [1], NOW_MS)
+    target.learnt = True
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 20, NOW_MS + 30]
+    with db.reading(chain.engine) as conn:
+        assert conn.execute(select(refused)).all() == []
+
+
+def test_plain_work_leaves_alone_what_shares_its_time_with_what_stands(chain: Chain) -> None:
+    """A second boot's rows fall on the milliseconds of the first's: they have to be told apart, so both are planned."""
+    chain.take(1, [anchor(0, NOW_MS), radio(10)])
+    assert chain.projection.project_plain() == 1
+    chain.take(2, [anchor(5, NOW_MS + 5), radio(10, rsrp_dbm=-60)], boot=B)
+    assert chain.projection.project_plain() == 0
+    assert len([1 for series, _ in chain.project() if series.startswith("radio")]) == 2

@@ -173,7 +173,7 @@ def _values(field: Field, column: Any, n: int, where: str) -> list[Value | None]
         return [_texts([column], where)[0] if field.type is Type.TEXT else _numbers(field, [column], where)[0]] * n
     if len(column) != n:
         raise WireError(f"{where}: {len(column)} entries for {n} rows")
-    there = [entry for entry in column if entry is not None]
+    there = [entry for entry in column if entry is not None] if None in column else column
     values: Sequence[Value]
     if field.type is Type.TEXT:
         values = _texts(there, where)
@@ -181,8 +181,8 @@ def _values(field: Field, column: Any, n: int, where: str) -> list[Value | None]
         values = [_array(field, entry, where) for entry in there]
     else:
         _only_whole(there, where)
-        values = _numbers(field, list(accumulate(there)), where)
-    if len(there) == n:
+        values = _in_unit(field, list(accumulate(there)), where)
+    if there is column:
         return list(values)
     left = iter(values)
     return [None if entry is None else next(left) for entry in column]
@@ -203,9 +203,13 @@ def _array(field: Field, entries: Any, where: str) -> list[int | float | None]:
 
 def _numbers(field: Field, steps: list[Any], where: str) -> list[int] | list[float]:
     """Return whole steps as values in the field's unit."""
+    _only_whole(steps, where)
+    return _in_unit(field, steps, where)
+
+
+def _in_unit(field: Field, steps: list[int], where: str) -> list[int] | list[float]:
     if not steps:
         return []
-    _only_whole(steps, where)
     for extreme in (min(steps), max(steps)):
         check_range(field, extreme, where)
     return steps if field.steps == 1 else [each / field.steps for each in steps]

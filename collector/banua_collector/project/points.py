@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
     key: tuple[Value | None, ...]
     boottime_ms: int
     fields: str
-    """Its fields as line protocol says them, each with a comma before it; the error of the time left out."""
+    """Its fields as line protocol says them, each with a comma after it; the error of the time left out."""
     simulated: bool
     unix_ms: int
     error_ms: int
@@ -109,8 +109,8 @@ def points(candidates: Iterable[Candidate], speaker: Speaker) -> tuple[list[Poin
         for candidate in sorted(by_series[series], key=_IN_ORDER):
             rank = rank + 1 if candidate.unix_ms == before else 0
             before = candidate.unix_ms
-            fields = f"{candidate.fields},time_error_ms={float(candidate.error_ms)!r}"
-            line = f"{series} {fields[1:]} {before * NS_PER_MS + rank}"
+            error = f"time_error_ms={float(candidate.error_ms)!r}"
+            line = f"{series} {candidate.fields}{error} {before * NS_PER_MS + rank}"
             made.append(Point(candidate.batch_id, before, line))
     return made, twins
 
@@ -176,7 +176,7 @@ class _Texts(dict[int | float | str | None, str]):
         self._name = name
 
     def __missing__(self, value: float | str) -> str:
-        text = f",{self._name}={_literal(value)}"
+        text = f"{self._name}={_literal(value)},"
         if len(self) < _MOST_TEXTS:
             self[value] = text
         return text
@@ -188,7 +188,7 @@ _TEXTS: Final[dict[str, _Texts]] = {}
 
 
 def _figures(figures: Mapping[str, float]) -> str:
-    return "".join(f",{name}={_literal(value)}" for name, value in sorted(figures.items()))
+    return "".join(f"{name}={_literal(value)}," for name, value in sorted(figures.items()))
 
 
 def _literal(value: float | str) -> str:

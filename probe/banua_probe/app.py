@@ -352,7 +352,7 @@ class Probe:
         if not plan.batches or not self._outbox.waiting:
             return
         busy = self._delivery.busy(now)
-        live = [] if plan.canary else self._outbox.newest(plan.batches // 2, without=busy)
+        live = self._outbox.newest(plan.live, without=busy)
         without = busy | {ref.id for ref in live}
         for ref in [*live, *self._outbox.oldest(plan.batches - len(live), without=without)]:
             message = self._outbox.message(ref)

@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from banua_probe.errors import ConfigError, ProbeError
 from banua_probe.modem.dialects import DIALECTS
@@ -153,21 +153,14 @@ def _decode(arguments: argparse.Namespace) -> int:
 
 
 def _outbox(arguments: argparse.Namespace) -> int:
-    """Say what the outbox holds, without touching it."""
-    import sqlite3  # noqa: PLC0415
-    from urllib.parse import quote  # noqa: PLC0415
+    """Say what the outbox holds, from a copy: the daemon that may run keeps the file locked."""
+    from banua_probe.outbox import copied, counts  # noqa: PLC0415
 
     file = _config(arguments).outbox_file
     if not file.exists():
         raise ConfigError(f"state_dir: no outbox yet at {file}")
-    try:
-        db = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)
-        counts: dict[str, Any] = dict(db.execute("SELECT state, count(*) FROM batches GROUP BY state").fetchall())
-        counts["open_rows"] = db.execute("SELECT count(*) FROM open_rows").fetchone()[0]
-    except sqlite3.Error as error:
-        raise ConfigError(f"outbox {file}: {error}") from error
-    names = ("waiting", "evictable", "refused", "set_aside", "open_rows")
-    told = {name: counts.get(name, 0) for name in names}
+    with copied(file) as db:
+        told = counts(db)
     print(json.dumps(told) if arguments.json else "\n".join(f"{name:10} {n}" for name, n in told.items()))
     return 0
 

@@ -135,7 +135,7 @@ def test_outbox_counts_what_there_is(config: Path) -> None:
     outbox.mark(outbox.oldest(1, without=())[0], EVICTABLE)
     outbox.add(tick(4))
     outbox.commit()
-    told = {"waiting": 2, "evictable": 1, "refused": 0, "set_aside": 0, "open_rows": 1}
+    told = {"waiting": 2, "evictable": 1, "refused": 0, "set_aside": 0, "open_rows": 1, "rows_aside": 0}
     done = banua_probe("outbox", "--json", "--config", config)  # while the probe runs
     assert json.loads(done.stdout) == told
     bench.close()

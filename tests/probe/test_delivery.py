@@ -70,6 +70,14 @@ def talk(newest_before_start: int = 0) -> Talk:
 
 
 NOTHING = Plan()
+ASK = Plan(ask=True)
+OLDEST, NEWEST = Plan(batches=1), Plan(batches=1, live=1)
+
+
+def window(room: int, *, ask: bool = False) -> Plan:
+    return Plan(ask, room, live=room // 2)
+
+
 Step = tuple[int, "Callable[[Talk], object]", Plan]
 
 
@@ -94,104 +102,182 @@ TABLE: dict[str, list[Step]] = {
     "the ask goes first, batches after its answer": [
         (0, Talk.connected, NOTHING),
         (2 * S, nothing, NOTHING),
-        (3 * S, Talk.answered, Plan(batches=16)),
+        (3 * S, Talk.answered, window(16)),
     ],
     "an older ask's answer is not the answer": [
         (0, lambda t: t.connected(7), NOTHING),
         (1 * S, lambda t: t.answered(6), NOTHING),
-        (1 * S, lambda t: t.answered(7), Plan(batches=16)),
+        (1 * S, lambda t: t.answered(7), window(16)),
     ],
     "the window is 16": [
         (0, Talk.connected, NOTHING),
-        (1 * S, Talk.answered, Plan(batches=16)),
-        (0, sends(*range(1, 11)), Plan(batches=6)),
-        (0, sends(*range(11, 17)), Plan(batches=0)),
-        (1 * S, gets(3, 4), Plan(batches=2)),
+        (1 * S, Talk.answered, window(16)),
+        (0, sends(*range(1, 11)), window(6)),
+        (0, sends(*range(11, 17)), window(0)),
+        (1 * S, gets(3, 4), window(2)),
     ],
-    "an unanswered ask: canaries after a minute, then 1, 2, 4 … 30 minutes apart": [
+    "an unanswered ask: it alone after a minute, then 1, 2, 4 … 30 minutes apart": [
         (0, Talk.connected, NOTHING),
         (59 * S, nothing, NOTHING),
-        (1 * S, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1 * S, nothing, ASK),
         (1, nothing, NOTHING),
         (MINUTE - 2, nothing, NOTHING),
-        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1, nothing, ASK),
         (2 * MINUTE - 1, nothing, NOTHING),
-        (1, nothing, Plan(ask=True, batches=1, canary=True)),
-        (4 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
-        (8 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
-        (16 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1, nothing, ASK),
+        (4 * MINUTE, nothing, ASK),
+        (8 * MINUTE, nothing, ASK),
+        (16 * MINUTE, nothing, ASK),
         (30 * MINUTE - 1, nothing, NOTHING),
-        (1, nothing, Plan(ask=True, batches=1, canary=True)),
-        (30 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1, nothing, ASK),
+        (30 * MINUTE, nothing, ASK),
     ],
-    "silence while batches are under way: a canary; any receipt ends it": [
+    "silence while batches are under way: ask, one batch on its answer, the window on its receipt": [
         (0, Talk.connected, NOTHING),
-        (0, Talk.answered, Plan(batches=16)),
-        (5 * S, sends(1, 2, 3), Plan(batches=13)),
-        (59 * S, nothing, Plan(batches=13)),
-        (1 * S, nothing, Plan(ask=True, batches=1, canary=True)),
+        (0, Talk.answered, window(16)),
+        (5 * S, sends(1, 2, 3), window(13)),
+        (59 * S, nothing, window(13)),
+        (1 * S, nothing, ASK),
         (0, asks(2), NOTHING),
+        (5 * S, lambda t: t.answered(2), OLDEST),
         (0, sends(1), NOTHING),
-        (5 * S, gets(1, ask=2), Plan(batches=16)),
-        (90 * MINUTE, nothing, Plan(batches=16)),
+        (2 * S, gets(1), window(16)),
+        (90 * MINUTE, nothing, window(16)),
+    ],
+    "a batch on trial that stays unanswered for a minute: quiet, and the back-off goes on; then the newest": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, window(16)),
+        (0, sends(1), window(15)),
+        (MINUTE, nothing, ASK),
+        (0, asks(2), NOTHING),
+        (5 * S, lambda t: t.answered(2), OLDEST),
+        (0, sends(1), NOTHING),
+        (MINUTE - 1, nothing, NOTHING),
+        (1, nothing, ASK),
+        (0, asks(3), NOTHING),
+        (0, lambda t: t.answered(3), NEWEST),
+        (0, sends(9), NOTHING),
+        (2 * MINUTE - 1, nothing, NOTHING),
+        (1, nothing, ASK),
+        (0, asks(4), NOTHING),
+        (4 * MINUTE - 1, lambda t: t.answered(4), OLDEST),
+        (0, sends(1), NOTHING),
+        (MINUTE - 1, nothing, NOTHING),
+        (1, nothing, ASK),
+    ],
+    "an answered ask with nothing to send: no further ask, and one batch once there is one": [
+        (0, Talk.connected, NOTHING),
+        (MINUTE, nothing, ASK),
+        (0, asks(2), NOTHING),
+        (1 * S, lambda t: t.answered(2), OLDEST),
+        (5 * 60 * MINUTE, nothing, OLDEST),
+        (0, sends(1), NOTHING),
+        (MINUTE - 1, nothing, NOTHING),
+        (1, nothing, ASK),
+    ],
+    "a receipt for what went out before the silence opens the window too": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, window(16)),
+        (0, sends(1, 2), window(14)),
+        (MINUTE, nothing, ASK),
+        (0, asks(2), NOTHING),
+        (1 * S, gets(2), window(16)),
+    ],
+    "a new connection is no receipt: still one batch alone": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, window(16)),
+        (0, sends(1, 2), window(14)),
+        (MINUTE, nothing, ASK),
+        (0, asks(2), NOTHING),
+        (1 * S, lambda t: t.delivery.disconnected(), NOTHING),
+        (0, lambda t: t.connected(3), NOTHING),
+        (1 * S, lambda t: t.answered(3), OLDEST),
+        (0, sends(1), NOTHING),
+        (1 * S, gets(1), window(16)),
+    ],
+    "an ask answered again: what was under way goes again, one batch first; the ninth answer lets nothing go": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, window(16)),
+        (0, sends(1, 2, 3), window(13)),
+        (5 * S, Talk.answered, OLDEST),
+        (0, sends(1), NOTHING),
+        (5 * S, Talk.answered, NEWEST),
+        (0, sends(3), NOTHING),
+        *[(0, Talk.answered, OLDEST), (0, sends(1), NOTHING), (0, Talk.answered, NEWEST), (0, sends(3), NOTHING)] * 2,
+        (5 * S, Talk.answered, OLDEST),
+        (0, sends(1), NOTHING),
+        (5 * S, Talk.answered, NOTHING),
+        (5 * S, Talk.answered, NOTHING),
+        (31 * MINUTE, nothing, ASK),
+        (0, asks(2), NOTHING),
+        (0, lambda t: t.answered(2), NEWEST),
+    ],
+    "an ask answered a second time with nothing under way changes nothing": [
+        (0, Talk.connected, NOTHING),
+        (0, Talk.answered, window(16)),
+        (5 * S, Talk.answered, window(16)),
+        (5 * S, Talk.answered, window(16)),
     ],
     "nothing under way is no silence": [
         (0, Talk.connected, NOTHING),
-        (1 * S, Talk.answered, Plan(batches=16)),
-        (1 * S, sends(1), Plan(batches=15)),
-        (1 * S, gets(1), Plan(batches=16)),
-        (23 * 60 * MINUTE, nothing, Plan(batches=16)),
+        (1 * S, Talk.answered, window(16)),
+        (1 * S, sends(1), window(15)),
+        (1 * S, gets(1), window(16)),
+        (23 * 60 * MINUTE, nothing, window(16)),
     ],
     "back-off begins at a minute again after a receipt": [
         (0, Talk.connected, NOTHING),
-        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
-        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (MINUTE, nothing, ASK),
+        (MINUTE, nothing, ASK),
         (0, asks(2), NOTHING),
-        (1 * S, lambda t: t.answered(2), Plan(batches=16)),
-        (0, sends(1), Plan(batches=15)),
-        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1 * S, lambda t: t.answered(2), OLDEST),
+        (0, sends(1), NOTHING),
+        (1 * S, gets(1), window(16)),
+        (0, sends(2), window(15)),
+        (MINUTE, nothing, ASK),
         (MINUTE - 1, nothing, NOTHING),
-        (1, nothing, Plan(ask=True, batches=1, canary=True)),
+        (1, nothing, ASK),
     ],
     "it asks again every day": [
         (0, Talk.connected, NOTHING),
-        (0, Talk.answered, Plan(batches=16)),
-        (86_400_000 - 1, nothing, Plan(batches=16)),
-        (1, nothing, Plan(ask=True, batches=16)),
-        (0, asks(2), Plan(batches=16)),
+        (0, Talk.answered, window(16)),
+        (86_400_000 - 1, nothing, window(16)),
+        (1, nothing, window(16, ask=True)),
+        (0, asks(2), window(16)),
     ],
     "it asks again, but not at once, when a receipt shows less than is known": [
         (0, Talk.connected, NOTHING),
-        (0, lambda t: t.answered(stored_to=10), Plan(batches=16)),
-        (1 * S, gets(stored_to=9), Plan(batches=16)),
-        (59 * S, nothing, Plan(ask=True, batches=16)),
-        (0, asks(2), Plan(batches=16)),
-        (1 * S, lambda t: t.answered(2, stored_to=9), Plan(batches=16)),
-        (1 * S, gets(stored_to=9), Plan(batches=16)),
-        (2 * MINUTE, nothing, Plan(batches=16)),
+        (0, lambda t: t.answered(stored_to=10), window(16)),
+        (1 * S, gets(stored_to=9), window(16)),
+        (59 * S, nothing, window(16, ask=True)),
+        (0, asks(2), window(16)),
+        (1 * S, lambda t: t.answered(2, stored_to=9), window(16)),
+        (1 * S, gets(stored_to=9), window(16)),
+        (2 * MINUTE, nothing, window(16)),
     ],
     "a new connection asks first again": [
         (0, Talk.connected, NOTHING),
-        (0, Talk.answered, Plan(batches=16)),
-        (1 * S, sends(1), Plan(batches=15)),
+        (0, Talk.answered, window(16)),
+        (1 * S, sends(1), window(15)),
         (1 * S, lambda t: t.delivery.disconnected(), NOTHING),
         (2 * MINUTE, nothing, NOTHING),
         (0, lambda t: t.connected(2), NOTHING),
-        (1 * S, lambda t: t.answered(2), Plan(batches=16)),
+        (1 * S, lambda t: t.answered(2), window(16)),
     ],
-    "no matching subscribers (0x10): only canaries until a receipt": [
+    "no matching subscribers (0x10): quiet until a receipt": [
         (0, Talk.connected, NOTHING),
-        (0, Talk.answered, Plan(batches=16)),
-        (0, sends(1, 2), Plan(batches=14)),
+        (0, Talk.answered, window(16)),
+        (0, sends(1, 2), window(14)),
         (1 * S, lambda t: t.delivery.unsent(1, t.now), NOTHING),
         (0, lambda t: t.delivery.unsent(2, t.now), NOTHING),
-        (MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (MINUTE, nothing, ASK),
         (0, asks(2), NOTHING),
+        (1 * S, lambda t: t.answered(2), OLDEST),
         (0, sends(1), NOTHING),
         (1 * S, lambda t: t.delivery.unsent(1, t.now), NOTHING),
-        (2 * MINUTE, nothing, Plan(ask=True, batches=1, canary=True)),
+        (2 * MINUTE - 2 * S, nothing, ASK),
         (0, asks(3), NOTHING),
-        (1 * S, lambda t: t.answered(3), Plan(batches=16)),
+        (1 * S, lambda t: t.answered(3), NEWEST),
     ],
 }
 
@@ -206,15 +292,18 @@ def test_what_may_go_out(steps: list[Step]) -> None:
         assert t.delivery.plan(t.now) == expected, f"step {number}"
 
 
-def test_each_canary_is_the_oldest_batch_again() -> None:
-    """What an unanswered canary carried is not under way any more, or the next canary would be another batch."""
+def test_a_batch_that_was_on_trial_is_not_under_way_in_the_next() -> None:
+    """Else the oldest would be another batch, one further at each trial."""
     t = talk()
     t.connected()
-    for _ in range(5):
+    for ask in range(2, 7):
         t.now += 31 * MINUTE
         t.delivery.tick(t.now)
-        assert t.delivery.plan(t.now).canary
+        assert t.delivery.plan(t.now) == ASK
+        t.delivery.asked(ask, t.now)
+        t.answered(ask)
         assert t.delivery.busy(t.now) == set()
+        assert t.delivery.plan(t.now).batches == 1
         t.sent(1)
         assert t.delivery.busy(t.now) == {1}
 
@@ -245,10 +334,10 @@ def test_overtaken_and_a_minute_old_is_a_counting_try_and_then_it_rests() -> Non
     t.now += 49 * S
     assert t.delivery.tick(t.now) == [ref(1)]
     assert t.delivery.busy(t.now) == {1}
-    assert t.delivery.plan(t.now) == Plan(batches=16), "one batch that is not answered is no silence"
+    assert t.delivery.plan(t.now) == window(16), "one batch that is not answered is no silence"
     t.now += MINUTE - 1
     t.delivery.tick(t.now)
-    assert (t.delivery.busy(t.now), t.delivery.plan(t.now)) == ({1}, Plan(batches=16))
+    assert (t.delivery.busy(t.now), t.delivery.plan(t.now)) == ({1}, window(16))
     t.now += 1
     assert t.delivery.busy(t.now) == set()
 
@@ -306,11 +395,14 @@ def test_a_second_answer_to_one_ask_is_a_new_collector_and_what_was_under_way_go
     delivery.unsent(unread.id, 1200)
     assert delivery.plan(2000) == Plan()
     delivery.received(answer, [], b"S" * 8, 99, 3000)
-    assert (delivery.plan(3001), delivery.busy(3001)) == (Plan(ask=False, batches=16), set())
+    assert (delivery.plan(3001), delivery.busy(3001)) == (OLDEST, set())
+    delivery.sent(lost, 3002)
+    delivery.received(answer, [lost], b"S" * 8, 99, 3100)
+    assert delivery.plan(3101) == window(16)
 
 
 def test_an_answered_ask_does_not_end_the_silence_about_our_batches() -> None:
-    """A collector that answers asks and no batch gets a canary now and then, not a window a minute."""
+    """A collector that answers asks and no batch gets one batch for each, not a window a minute."""
     delivery = Delivery(random.Random(1), 0)
     delivery.connected(1, 0)
     ask, sent, now = 1, 0, 0
@@ -321,12 +413,54 @@ def test_an_answered_ask_does_not_end_the_silence_about_our_batches() -> None:
         if plan.ask:
             ask += 1
             delivery.asked(ask, now)
-        for number in range(1 if plan.canary else min(plan.batches, 16 - sent)):
-            delivery.sent(Ref(sent if plan.canary else number, b"S" * 8, 1, b"h" * 8), now)
+        for _ in range(plan.batches):
             sent += 1
+            delivery.sent(Ref(sent, b"S" * 8, 1, b"h" * 8), now)
         if plan.ask or now == 500:
             delivery.received(Receipt(b"S" * 8, b"J" * 8, ask, [], [], 0, [], 1), [], b"S" * 8, 99, now + 100)
-    assert 16 < sent < 16 + 25
+    assert 16 + 10 < sent <= 16 + ask - 1 < 16 + 25
+
+
+def test_while_nobody_answers_no_batch_goes_out() -> None:
+    """Six hours cost the asks alone."""
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(*range(1, 17))
+    plans = []
+    for _ in range(6 * 3600):
+        t.now += 1 * S
+        t.delivery.tick(t.now)
+        plans.append(t.delivery.plan(t.now))
+    assert sum(plan.batches for plan in plans) == 0
+    assert sum(plan.ask for plan in plans) == 16
+
+
+def test_what_nobody_can_take_does_not_keep_the_others_back() -> None:
+    """The oldest batch is never receipted: the newest opens the window, and five tries set the oldest aside."""
+    t = talk()
+    t.connected()
+    t.answered()
+    t.sent(1)
+    t.now += MINUTE  # and there is silence
+    ask, newest, tries = 1, 1, 0
+    while tries < 5:
+        t.now += 1 * S
+        assert t.now < T0 + 90 * MINUTE, "set aside in good time"
+        tries += t.delivery.tick(t.now).count(ref(1, tries))
+        plan = t.delivery.plan(t.now)
+        if plan.ask:
+            ask += 1
+            t.delivery.asked(ask, t.now)
+            t.answered(ask)
+        if plan.batches > plan.live and 1 not in t.delivery.busy(t.now):
+            t.delivery.sent(ref(1, tries), t.now)
+        elif plan.live:
+            newest += 1
+            t.now += 1
+            t.sent(newest)
+            t.got(newest)
+    assert newest > 5
 
 
 def test_silence_alone_does_not_count() -> None:

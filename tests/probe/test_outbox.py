@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from banua_probe import outbox as module
@@ -166,18 +169,116 @@ def test_a_full_disk_is_told_and_rows_stay_in_memory_until_there_is_room(bench: 
     assert ticks == list(range(1, 400))
 
 
-def test_a_locked_file_is_told_as_an_outbox_error(bench: Bench) -> None:
-    outbox = bench.open()
-    outbox._db.execute("PRAGMA busy_timeout = 1")
+def test_a_file_that_another_has_locked_is_told_as_an_outbox_error(bench: Bench) -> None:
+    bench.open()
+    bench.close()
     other = sqlite3.connect(bench.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    outbox.add(tick(1))
     with pytest.raises(OutboxError, match="locked"):
-        outbox.commit()
+        bench.open()
     other.execute("ROLLBACK")
     other.close()
+    outbox = bench.open()
+    outbox.add(tick(1))
     outbox.commit()
     assert stored(bench.path)[0] == [(BOOT, tick(1))]
+
+
+def test_the_daemon_alone_has_the_file_and_makes_no_index_of_the_log(bench: Bench) -> None:
+    """The index is a shared memory file (-shm) that the kernel writes to the card again and again."""
+    seal(bench.open(), 1)
+    assert not bench.path.with_name("outbox.db-shm").exists()
+    other = sqlite3.connect(bench.path, timeout=0.01)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT * FROM meta").fetchall()
+    other.close()
+
+
+def page_bytes(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[16:18])
+
+
+def of_large_pages(path: Path, rows: int, ballast: int = 0) -> None:
+    """Make the file what an older version left, with `rows` large open rows and `ballast` bytes set aside."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=DELETE")
+    db.execute("PRAGMA page_size=4096")
+    db.execute("VACUUM")
+    db.execute("PRAGMA journal_mode=WAL")
+    row = msgspec.msgpack.encode(("event", 9, {"name": "tick", "n": 9, "detail": "x" * 200}))
+    db.executemany("INSERT INTO open_rows (boot_id, row) VALUES (?, ?)", [(BOOT, row)] * rows)
+    db.execute("INSERT INTO rows_aside (boot_id, row) VALUES (?, zeroblob(?))", (BOOT, ballast))
+    db.close()
+    assert page_bytes(path) == 4096
+
+
+@pytest.mark.parametrize(("ballast", "expected"), [(0, 1024), (1_000_000, 1024), (4_000_000, 4096)])
+def test_pages_are_small_in_a_new_file_and_in_an_old_one_that_is_cheaply_rewritten(
+    bench: Bench, ballast: int, expected: int
+) -> None:
+    seal(bench.open(), 1)
+    bench.close()
+    assert page_bytes(bench.path) == 1024
+    of_large_pages(bench.path, 100, ballast)
+    outbox = bench.open()
+    bench.close()
+    assert page_bytes(bench.path) == expected
+    opened, batches = stored(bench.path)
+    assert (len(opened), len(batches["waiting"]), outbox.open_rows) == (100, 1, 100)
+    assert sorted(file.name for file in bench.folder.iterdir()) == ["outbox.db", "outbox.db.lock"]
+
+
+REPAGE = """
+import os, resource, signal, sys
+from pathlib import Path
+from banua_probe import outbox
+db = outbox._connect(Path(sys.argv[1]))
+outbox._prepare(db)
+db.execute("PRAGMA cache_size=2")  # pages reach the file before the commit does
+left, largest = int(sys.argv[2]), int(sys.argv[3])
+def step():
+    global left
+    left -= 1
+    if left <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+db.set_progress_handler(step, 20)
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+outbox._repage(db)
+assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+"""
+ALL_THERE = {"waiting": 1, "evictable": 0, "refused": 0, "set_aside": 0, "open_rows": 300, "rows_aside": 1}
+
+
+def repage(path: Path, steps: int, largest: int) -> int:
+    return subprocess.run([sys.executable, "-c", REPAGE, path, str(steps), str(largest)], check=False).returncode
+
+
+def test_a_disk_without_room_for_other_pages_keeps_the_old_ones(bench: Bench) -> None:
+    seal(bench.open(), 1)
+    bench.close()
+    of_large_pages(bench.path, 300)
+    assert repage(bench.path, 100_000, 8192) == 0
+    assert page_bytes(bench.path) == 4096
+    with module.copied(bench.path) as db:
+        assert module.counts(db) == ALL_THERE
+
+
+def test_a_kill_while_the_pages_are_made_others_loses_nothing(bench: Bench) -> None:
+    seal(bench.open(), 1)
+    bench.close()
+    of_large_pages(bench.path, 300)
+    original, sizes = bench.path.read_bytes(), set()
+    for steps in (1, 3, 10, 30, 60, 100, 200, 100_000):
+        bench.path.write_bytes(original)
+        repage(bench.path, steps, 10**9)
+        with module.copied(bench.path) as db:
+            assert module.counts(db) == ALL_THERE
+        sizes.add(page_bytes(bench.path))
+        outbox = bench.open()
+        assert (outbox.open_rows, outbox.waiting) == (300, 1)
+        bench.close()
+        assert page_bytes(bench.path) == 1024
+    assert sizes == {1024, 4096}
 
 
 def test_an_outbox_has_one_process(bench: Bench) -> None:

@@ -16,7 +16,7 @@ import pytest
 from banua_probe.app import RETRY_MS, Probe, Rows
 from banua_probe.config import Broker, Config, Schedule
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import REFUSED, SET_ASIDE, Outbox, Owner, Ref
+from banua_probe.outbox import PAGE_BYTES, REFUSED, SET_ASIDE, Outbox, Owner, Ref
 from banua_probe.uplink import Connected, Down, Incoming
 from banua_wire import batch, receipt
 from banua_wire.envelope import unpack
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from banua_wire.receipt import Receipt
-
-PAGE = 4096
 
 
 @dataclass
@@ -89,6 +87,13 @@ class Daemon:
     def batches(self) -> list[bytes]:
         return [payload for topic, payload in self.wire.sent if topic.endswith("/batch")]
 
+    def receipt_newest(self) -> None:
+        """The one batch that goes after silence arrives: the others may follow."""
+        newest = self.batches()[-1]
+        entry = (unpack(newest)[0].seq, batch.digest(newest)[: batch.HASH8_BYTES])
+        message = receipt.Receipt(self.outbox.stream, JOURNAL, 0, [entry], [], 0, [], 1_790_000_000_000)
+        self.take(Incoming("banua/v1/kalsel-0001/receipt", receipt.encode(message)))
+
     def told(self) -> dict[str, str]:
         """Return the events in the file, name to detail."""
         opened, batches = stored(self.path)
@@ -116,8 +121,8 @@ def overwrite(daemon: Daemon, first_page: int) -> None:
     db.execute("PRAGMA shrink_memory")
     with daemon.path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(first_page * PAGE)
-        file.write(os.urandom(size - first_page * PAGE))
+        file.seek(first_page * PAGE_BYTES)
+        file.write(os.urandom(size - first_page * PAGE_BYTES))
 
 
 def down(daemon: Daemon) -> None:
@@ -168,6 +173,7 @@ def test_damage_in_the_middle_of_a_run_begins_a_new_outbox(
     daemon.take(Down("test"))
     daemon.connect()
     assert daemon.outbox._ask > ask, "an ask lower than those before would not be heard"
+    daemon.receipt_newest()
     fresh = daemon.batches()[before:]
     assert {100, 101} <= {row.boottime_ms for message in fresh for row in batch.open_rows(message)}
 
@@ -313,27 +319,25 @@ def test_a_row_set_aside_is_open_again_once_the_dictionary_holds_it(bench: Bench
     outbox = bench.open()
     outbox.seal()
     assert tick(9) in stored(bench.path)[1]["waiting"][0][3]
+    bench.close()
     assert aside(bench.path) == []
 
 
-def of_a_newer_version(path: Path) -> None:
+def of_a_newer_version(outbox: Outbox) -> None:
     """Make the sealed batches those of a schema that this version cannot read."""
-    db = sqlite3.connect(path)
-    with db:
-        for batch_id, message in db.execute("SELECT id, message FROM batches").fetchall():
-            envelope, _ = unpack(message)
-            at = message.index(envelope.boot_id) + len(envelope.boot_id)
-            newer = message[:at] + (60_000).to_bytes(2) + message[at + 2 :]
-            assert unpack(newer)[0].schema == 60_000
-            db.execute("UPDATE batches SET message = ? WHERE id = ?", (newer, batch_id))
-    db.close()
+    for batch_id, message in outbox._db.execute("SELECT id, message FROM batches").fetchall():
+        envelope, _ = unpack(message)
+        at = message.index(envelope.boot_id) + len(envelope.boot_id)
+        newer = message[:at] + (60_000).to_bytes(2) + message[at + 2 :]
+        assert unpack(newer)[0].schema == 60_000
+        outbox._db.execute("UPDATE batches SET message = ? WHERE id = ?", (newer, batch_id))
 
 
 def test_a_batch_of_a_newer_version_in_conflict_is_kept_for_that_version(bench: Bench) -> None:
     outbox = bench.open()
     outbox.add(tick(1))
     outbox.seal()
-    of_a_newer_version(bench.path)
+    of_a_newer_version(outbox)
     stream = outbox.stream
     outbox.reseal(outbox.oldest(1, without=())[0])
     outbox.commit()
@@ -344,7 +348,7 @@ def test_a_batch_of_a_newer_version_that_has_to_go_is_declared_lost(bench: Bench
     outbox = bench.open()
     outbox.add(tick(1))
     outbox.seal()
-    of_a_newer_version(bench.path)
+    of_a_newer_version(outbox)
     outbox._max_bytes = outbox.bytes_used - 1
     outbox._make_room()
     ((_, lost),) = stored(bench.path)[0]

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from banua_probe.outbox import copied
 from tests.real.server import free_port
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ state_dir = "{folder}/state"
     def has_outbox(self, name: str) -> bool:
         """Say whether a probe has made its outbox yet."""
         file = self.folder / name / "state" / "outbox.db"
-        return file.exists() and bool(rows(file, "SELECT 1 FROM sqlite_master WHERE name = 'batches'"))
+        return file.exists() and bool(rows(file, "SELECT 1 FROM meta WHERE name = 'stream'"))
 
     def outbox(self, name: str, query: str, *values: object) -> list[Any]:
         """Return rows of a probe's outbox, read from outside."""
@@ -189,6 +190,10 @@ def module(name: str) -> list[str]:
 
 
 def rows(file: Path, query: str, *values: object) -> list[Any]:
+    """Return rows of a database; a probe's outbox is locked while it runs, so of a copy."""
+    if file.name == "outbox.db":
+        with copied(file) as copy:
+            return copy.execute(query, values).fetchall()
     db = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
     try:
         return db.execute(query, values).fetchall()

@@ -30,6 +30,8 @@ LOG: Final = logging.getLogger("banua_collector")
 IDLE_S: Final = 0.2
 HOLD_S: Final = (1.0, 60.0)
 """How long the projection waits after a failure: doubling, without an end to trying."""
+LOOK_S: Final = 5.0
+"""How often is looked whether the target was started anew."""
 CLAIMED_S: Final = 1.0
 """How long a probe is left alone whose work another process has claimed."""
 
@@ -71,7 +73,8 @@ class ProjectionLoop(threading.Thread):
         self._engine, self._projection, self._metrics = engine, projection, metrics
         self.stop = threading.Event()
         self._held: dict[int | None, Hold] = {}  # by probe; None: the plain work of all of them
-        self._failed_in_a_row: set[int | None] = set()
+        self._targets_fault: set[int | None] = set()  # whose work the target did not take, none in between
+        self._look_at = 0.0
 
     def run(self) -> None:
         """Project until told to stop."""
@@ -80,6 +83,9 @@ class ProjectionLoop(threading.Thread):
             try:
                 resting = [each for each, hold in self._held.items() if hold.until > time.monotonic()]
                 skip = [probe_id for probe_id in resting if probe_id is not None]
+                if time.monotonic() >= self._look_at:
+                    self._projection.mind_restart()
+                    self._look_at = time.monotonic() + LOOK_S
                 if None not in resting:
                     self._projection.project_plain(skip)
                     self._held.pop(None, None)
@@ -93,6 +99,8 @@ class ProjectionLoop(threading.Thread):
                     self._held[key] = Hold(time.monotonic() + CLAIMED_S, 0, "")
             except TargetUnavailableError as error:
                 self._metrics.projection_errors.labels("target").inc()
+                self._look_at = 0.0
+                self._targets_fault.add(key)
                 self._hold(key, str(error), error.retry_after_s or 0)
             except Exception:  # whatever it is, the journal keeps the work
                 self._metrics.projection_errors.labels("internal").inc()
@@ -108,17 +116,16 @@ class ProjectionLoop(threading.Thread):
         return next((hold.why for hold in list(self._held.values()) if hold.why), "")
 
     def _done(self, probe_id: int) -> None:
-        if len(self._failed_in_a_row) > 1:  # it was the target, and that is back: all may try again
+        if len(self._targets_fault - {None}) > 1:  # it was the target, and that is back: all may try again
             self._held.clear()
-        self._failed_in_a_row.clear()
+        self._targets_fault.clear()
         self._held.pop(probe_id, None)
 
     def _hold(self, probe_id: int | None, why: str, at_least_s: float = 0) -> None:
         before = self._held.get(probe_id)
         wait = max(HOLD_S[0], at_least_s) if before is None else min(max(before.wait * 2, HOLD_S[0]), HOLD_S[1])
         self._held[probe_id] = Hold(time.monotonic() + wait, wait, why)
-        self._failed_in_a_row.add(probe_id)
-        pause = max(min(HOLD_S[0] * 2.0 ** (len(self._failed_in_a_row) - 1), HOLD_S[1]), at_least_s)
+        pause = max(min(HOLD_S[0] * 2.0 ** max(len(self._targets_fault) - 1, 0), HOLD_S[1]), at_least_s)
         LOG.warning("%s; next try in %.0f s", why, pause)
         self.stop.wait(pause)
 

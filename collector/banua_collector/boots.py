@@ -155,15 +155,15 @@ def overlapping(conn: Connection, known: Sequence[Known], now_ms: int) -> list[t
     if not dated:
         return []
     begins = min(values["start_ms"] for *_, values in dated)
-    near = select(boots).where(boots.c.probe_id.in_({probe_id for probe_id, *_ in dated}), boots.c.end_ms > begins)
+    near = select(boots).where(boots.c.probe_id.in_({probe_id for probe_id, *_ in dated}), boots.c.end_ms >= begins)
     by_probe: dict[int, dict[int, Row[Any]]] = {}
     for row in conn.execute(near):
         by_probe.setdefault(row.probe_id, {})[row.id] = row
     held: list[tuple[int, bytes]] = []
     for probe_id, row_id, values in dated:
-        mine = by_probe.get(probe_id, {})
+        mine = by_probe[probe_id]
         others = [row for row in mine.values() if row.id != row_id and _overlap(row, values)]
-        if others:
+        if others and not {(row.probe_id, row.boot_id) for row in (mine[row_id], *others)} <= set(held):
             held += _hold(conn, probe_id, [mine[row_id], *others], now_ms, "runs while another boot does")
     return held
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import aiomqtt
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from banua_collector import journal
@@ -118,17 +118,24 @@ class Ingest:
         while True:
             try:
                 return await asyncio.to_thread(self.take, group)
-            except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            except (DBAPIError, PoolTimeoutError) as error:
+                if isinstance(error, DataError | IntegrityError):
+                    return await self._apart(group, error)
                 self.failure = f"journal: {str(error).splitlines()[0]:.200}"
                 LOG.exception("the journal refuses a group; next try in %.0f s", RETRY_S)
                 await asyncio.sleep(RETRY_S)
-            except Exception:
-                if len(group) == 1:
-                    self._metrics.batches.labels("unstorable").inc()
-                    LOG.exception("cannot be stored, and gets no receipt: a message on %s", group[0][0].topic)
-                    return []
-                middle = len(group) // 2
-                return [*await self._stored(group[:middle]), *await self._stored(group[middle:])]
+            except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
+                return await self._apart(group, error)
+
+    async def _apart(self, group: list[tuple[Message, bool]], error: Exception) -> list[tuple[str, Receipt]]:
+        """Store the halves of a group that fails, or give up a message that does so alone."""
+        if len(group) == 1:
+            self._metrics.batches.labels("unstorable").inc()
+            told = "cannot be stored, and gets no receipt: a message on %s"
+            LOG.error(told, group[0][0].topic, exc_info=error)
+            return []
+        middle = len(group) // 2
+        return [*await self._stored(group[:middle]), *await self._stored(group[middle:])]
 
     def take(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
         """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""

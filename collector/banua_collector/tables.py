@@ -260,7 +260,14 @@ written = Table(
     _ms("last_ms", optional=True),
     Column("digest", LargeBinary),
     Column("withheld", Integer, nullable=False),
+    _ms("noted_ms"),
     Index(None, "projection", "probe_id", "last_ms"),
+    Index(None, "projection", "noted_ms"),
+)
+
+#: a projection's target, and when its process began: one that was started anew may have forgotten what it confirmed
+targets = Table(
+    "targets", metadata, Column("projection", String(16), primary_key=True), Column("started_s", Float, nullable=False)
 )
 
 #: points that the projection's target will never take, as it said why; written anew with their batch

@@ -17,6 +17,7 @@ class MemoryTarget:
         self.points: dict[tuple[str, int], str] = {}
         self.answers = list(answers)
         self.calls: list[str] = []
+        self.began_s: float | None = 1000.0
 
     def write(self, lines: Sequence[str]) -> list[Refusal]:
         """See `Target`."""
@@ -27,6 +28,10 @@ class MemoryTarget:
             self.points[found[1], int(found[3])] = found[2]
         self._tell(answer)
         return []
+
+    def started_s(self) -> float | None:
+        """See `Target`."""
+        return self.began_s
 
     def delete(self, probe: str, first_ms: int, last_ms: int) -> None:
         """See `Target`."""

@@ -35,6 +35,9 @@ class TwoProbes:
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         return next((probe for probe in (1, 2) if probe not in skip and (probe == 1 or self.left)), None)
 
+    def mind_restart(self) -> int:
+        return 0
+
     def project_plain(self, skip: Iterable[int] = ()) -> int:
         del skip
         return 0
@@ -69,6 +72,9 @@ class FailsOnce:
     """A projection whose first look for work fails, as with a busy database, and that is idle from then on."""
 
     points_written = points_refused = ranges_deleted = looks = 0
+
+    def mind_restart(self) -> int:
+        return 0
 
     def project_plain(self, skip: Iterable[int] = ()) -> int:
         del skip
@@ -165,3 +171,44 @@ def test_a_worker_that_fails_ends_the_connection_even_while_the_queue_is_full(en
         return "ended without a word"
 
     assert asyncio.run(serve()) == "lost"
+
+
+class OneIsTorn:
+    """Ten probes; probe 1's work breaks the code, alone and among the plain work of all."""
+
+    points_written = points_refused = ranges_deleted = 0
+
+    def __init__(self) -> None:
+        self.left = set(range(1, 11))
+
+    def mind_restart(self) -> int:
+        return 0
+
+    def project_plain(self, skip: Iterable[int] = ()) -> int:
+        if 1 not in skip:
+            raise ValueError("torn")
+        done = self.left - set(skip)
+        self.left -= done
+        return len(done)
+
+    def next_probe(self, skip: Iterable[int] = ()) -> int | None:
+        return min(self.left - set(skip), default=None)
+
+    def project(self, probe_id: int) -> bool:
+        if probe_id == 1:
+            raise ValueError("torn")
+        self.left.remove(probe_id)
+        return True
+
+
+def test_a_probe_whose_work_breaks_the_code_starves_nobody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("banua_collector.app.HOLD_S", (0.2, 30.0))
+    projection: Any = OneIsTorn()
+    loop = ProjectionLoop(engine, projection, Metrics(engine))
+    loop.start()
+    deadline = time.monotonic() + 10
+    while projection.left != {1} and time.monotonic() < deadline:
+        time.sleep(0.01)
+    loop.stop.set()
+    loop.join(5)
+    assert projection.left == {1}

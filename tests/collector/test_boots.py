@@ -82,6 +82,21 @@ def test_boots_that_overlap_beyond_their_errors_are_held(conn: Connection) -> No
     )
 
 
+def test_a_boot_of_one_moment_within_another_is_held_with_it(conn: Connection) -> None:
+    take(conn, message(1, [anchor(0, NOW_MS), radio(600_000)], boot=A))
+    take(conn, message(1, [anchor(5_000, NOW_MS + 300_000), radio(5_000)], boot=B, stream=OTHER_STREAM))
+    assert _standing(conn) == {A: "held", B: "held"}
+
+
+def test_two_clones_in_one_group_are_one_event(conn: Connection) -> None:
+    take(
+        conn,
+        message(1, [anchor(0, NOW_MS), radio(600_000)], boot=A),
+        message(1, [anchor(5_000, NOW_MS + 300_000), radio(5_000)], boot=B, stream=OTHER_STREAM),
+    )
+    assert [row.name for row in conn.execute(select(events))] == ["two_live_clones"]
+
+
 @pytest.mark.parametrize(("overlap_ms", "standing"), [(200, "ok"), (201, "held")])
 def test_an_overlap_within_both_errors_is_none(conn: Connection, overlap_ms: int, standing: str) -> None:
     _ran(conn, 1, A, NOW_MS, NOW_MS + 10 * _MINUTE, 100)

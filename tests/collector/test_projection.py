@@ -400,3 +400,16 @@ def test_plain_work_leaves_alone_what_shares_its_time_with_what_stands(chain: Ch
     chain.take(2, [anchor(5, NOW_MS + 5), radio(10, rsrp_dbm=-60)], boot=B)
     assert chain.projection.project_plain() == 0
     assert len([1 for series, _ in chain.project() if series.startswith("radio")]) == 2
+
+
+def test_what_a_target_that_was_started_anew_has_forgotten_is_written_again(chain: Chain) -> None:
+    chain.take(1, [anchor(0, NOW_MS), radio(10), radio(20)])
+    assert chain.projection.mind_restart() == 0, "seen for the first time"
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 20]
+    assert chain.projection.mind_restart() == 0
+    chain.target.points.clear()
+    chain.target.began_s = 2000.0
+    assert chain.projection.mind_restart() == 1
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 20]
+    assert not [call for call in chain.target.calls if call.startswith("delete")]
+    assert chain.projection.mind_restart() == 0

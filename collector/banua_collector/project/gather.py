@@ -8,9 +8,9 @@ rest to `gather`.
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
 
 from banua_collector import boots as boot_rules
 from banua_collector.boots import anchors_by_boot
@@ -25,10 +25,13 @@ GROUP: Final = 100
 """Most due batches of one probe taken at once."""
 MANY: Final = 200
 """Most due batches of all probes taken at once."""
-IDS: Final = 500
+SPANS: Final = 3
+"""Most separate ranges of time in one probe's plain work."""
+IDS: Final = 200
 """Most ids in one statement."""
 GOOD_ERROR_MS: Final = 2000
 """A row is written once its time is known this well, or its boot is over."""
+T = TypeVar("T")
 _PLACED: Final = ("ok", "released")
 
 
@@ -82,14 +85,13 @@ def gather_many(conn: Connection, probe_ids: Collection[int]) -> list[Plan]:
     works = _begun(conn, probe_ids, MANY)
     _load(conn, works, _Known(conn))
     ranges = {work.probe_id: _ranges(work) for work in works}
-    spans = [span for each in ranges.values() for span in each]
-    crowded: set[int] = set()
-    if spans:
-        within = _sharing(probe_ids, min(first for first, _ in spans), max(last for _, last in spans))
-        mine = {work.probe_id: work for work in works}
-        for row in conn.execute(within):
-            work = mine.get(row.probe_id)
-            if work is not None and row.batch_id not in work.batches and _touches(row, ranges[row.probe_id]):
+    crowded = {probe_id for probe_id, spans in ranges.items() if len(spans) > SPANS}
+    spans = [(each, span) for each, found in ranges.items() if each not in crowded for span in found]
+    here = {batch_id for work in works for batch_id in work.batches}
+    for some in _in_pieces(spans):
+        shared = select(written.c.probe_id, written.c.batch_id)
+        for row in conn.execute(shared.where(or_(*(_shares(each, *span) for each, span in some)))):
+            if row.batch_id not in here:
                 crowded.add(row.probe_id)
     plans = [_plan(work) for work in works if work.probe_id not in crowded]
     return [plan for plan in plans if not plan.deletes]
@@ -140,20 +142,21 @@ def _near(conn: Connection, work: Work) -> set[int]:
     """Return the batches that share the time ranges of `work` and are not in it."""
     near: set[int] = set()
     for first, last in _ranges(work):
-        near |= {row.batch_id for row in conn.execute(_sharing([work.probe_id], first, last))}
+        near |= set(conn.execute(select(written.c.batch_id).where(_shares(work.probe_id, first, last))).scalars())
     return near - set(work.batches) - set(work.gone)
 
 
-def _sharing(probe_ids: Collection[int], first_ms: int, last_ms: int) -> Select[Any]:
-    return select(written).where(
+def _shares(probe_id: int, first_ms: int, last_ms: int) -> ColumnElement[bool]:
+    """Return what a `written` row of the probe meets whose points stand, or may stand, in a range of time."""
+    return and_(
         written.c.projection == NAME,
-        written.c.probe_id.in_(probe_ids),
+        written.c.probe_id == probe_id,
         written.c.last_ms >= first_ms - 1,
         written.c.first_ms <= last_ms + 1,
     )
 
 
-def _in_pieces(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def _in_pieces(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     return (ids[start : start + IDS] for start in range(0, len(ids), IDS))
 
 
@@ -251,7 +254,7 @@ def touched(plan: Plan) -> list[int]:
     return [batch_id for batch_id, row in plan.work.gone.items() if _touches(row, plan.deletes)]
 
 
-def note_of(plan: Plan, batch_id: int, *, under_way: bool) -> dict[str, Any]:
+def note_of(plan: Plan, batch_id: int, *, under_way: bool, now_ms: int) -> dict[str, Any]:
     """Return what `written` says of a batch: while it is under way its points may stand where they did before, too."""
     made, before = plan.writes[batch_id], plan.work.written.get(batch_id) if under_way else None
     times = [point.unix_ms for point in made]
@@ -264,6 +267,7 @@ def note_of(plan: Plan, batch_id: int, *, under_way: bool) -> dict[str, Any]:
         "last_ms": max(times, default=None),
         "digest": None if under_way else digest(made),
         "withheld": plan.work.withheld[batch_id],
+        "noted_ms": now_ms,
     }
 
 

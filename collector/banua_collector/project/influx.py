@@ -11,10 +11,13 @@ from typing import Final
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
 
 from banua_collector.db import Claim, insert_or, lock_probes, reading
+from banua_collector.journal import due_batches
 from banua_collector.project.gather import IDS, MANY, NAME, Plan, gather, gather_many, note_of, oldest_probes, touched
 from banua_collector.project.target import Refusal, Target
-from banua_collector.tables import events, refused, todo, written
+from banua_collector.tables import events, refused, targets, todo, written
 
+FORGETS_MS: Final = 8 * 86_400_000
+"""How far back a target that was started anew may have forgotten: InfluxDB's log of one shard spans up to 7 days."""
 LINES: Final = 5000
 """Most lines in one write."""
 
@@ -70,6 +73,31 @@ class InfluxProjection:
             self._carry_out(plans)
         return sum(len(plan.writes) for plan in plans)
 
+    def mind_restart(self) -> int:
+        """Make due what a target that was started anew may have forgotten; return how many batches that is.
+
+        InfluxDB 2.7 that is killed while it writes its log keeps a gap there, and after the next kill it drops what
+        follows the gap, confirmed or not: everything since the log was last turned into files.
+        """
+        started_s = self._target.started_s()
+        if started_s is None:
+            return 0
+        with self._engine.begin() as conn:
+            known_s = conn.execute(select(targets.c.started_s).where(targets.c.projection == NAME)).scalar()
+            if known_s == started_s:
+                return 0
+            noted = insert_or(conn, targets).values(projection=NAME, started_s=started_s)
+            told = {"started_s": started_s}
+            conn.execute(noted.on_conflict_do_update(index_elements=[targets.c.projection], set_=told))
+            if known_s is None:
+                return 0
+            recent = and_(written.c.projection == NAME, written.c.noted_ms >= self._now_ms() - FORGETS_MS)
+            by_probe: dict[int, list[int]] = {}
+            for row in conn.execute(select(written.c.probe_id, written.c.batch_id).where(recent)):
+                by_probe.setdefault(row.probe_id, []).append(row.batch_id)
+            lock_probes(conn, by_probe)
+            return sum(due_batches(conn, probe_id, ids, self._now_ms()) for probe_id, ids in by_probe.items())
+
     def _carry_out(self, plans: Sequence[Plan]) -> None:
         if not plans:
             return
@@ -115,11 +143,12 @@ class InfluxProjection:
                 self._note_twins(conn, plan)
 
     def _note(self, conn: Connection, plans: Sequence[Plan], *, under_way: bool) -> None:
-        rows = [note_of(plan, batch_id, under_way=under_way) for plan in plans for batch_id in plan.writes]
+        now_ms = self._now_ms()
+        rows = [note_of(plan, each, under_way=under_way, now_ms=now_ms) for plan in plans for each in plan.writes]
         if not rows:
             return
         made = insert_or(conn, written)
-        new = {name: made.excluded[name] for name in ("first_ms", "last_ms", "digest", "withheld")}
+        new = {name: made.excluded[name] for name in ("first_ms", "last_ms", "digest", "withheld", "noted_ms")}
         by_batch = [written.c.projection, written.c.batch_id]
         conn.execute(made.on_conflict_do_update(index_elements=by_batch, set_=new), rows)
 

@@ -30,6 +30,8 @@ from urllib3.exceptions import HTTPError
 from banua_collector.errors import CollectorError
 
 TIMEOUT_MS: Final = 30_000
+ASK_S: Final = 10.0
+_STARTED: Final = re.compile(rb"^process_start_time_seconds (\S+)$", re.MULTILINE)
 LONGEST_RETRY_AFTER_S: Final = 86_400.0
 REASON_CHARS: Final = 300
 TEXT: Final = "text/plain; charset=utf-8"
@@ -71,6 +73,9 @@ class Target(Protocol):
         changes nothing.
         """
 
+    def started_s(self) -> float | None:
+        """Return when the target's process began (Unix time, s), None where it does not say."""
+
     def delete(self, probe: str, first_ms: int, last_ms: int) -> None:
         """Delete the points of `probe` from `first_ms` to `last_ms`, both included; TargetUnavailableError as above."""
 
@@ -102,7 +107,7 @@ class InfluxTarget:
 
     def __init__(self, url: str, org: str, bucket: str, token: str, timeout_ms: int = TIMEOUT_MS) -> None:
         """Prepare; nothing is sent yet."""
-        self._place = {"org": org, "bucket": bucket}
+        self._url, self._place = url.rstrip("/"), {"org": org, "bucket": bucket}
         self._client = InfluxDBClient(url=url, token=token, org=org, timeout=timeout_ms, retries=False)
         self._writes = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]
         self._deletes = DeleteService(self._client.api_client)  # type: ignore[no-untyped-call]
@@ -124,6 +129,16 @@ class InfluxTarget:
         answer = _ask("delete", send, **self._place, delete_predicate_request=which)
         if answer.status != HTTPStatus.NO_CONTENT:
             raise answer.unavailable("delete")
+
+    def started_s(self) -> float | None:
+        """See `Target`."""
+        pool = self._client.api_client.rest_client.pool_manager
+        try:
+            answer = pool.request("GET", f"{self._url}/metrics", retries=False, timeout=ASK_S)
+        except HTTPError as error:
+            raise TargetUnavailableError(f"influx metrics: {error!s:.200}".replace("\n", " ")) from error
+        found = _STARTED.search(answer.data)
+        return float(found[1]) if found else None
 
     def close(self) -> None:
         """Close the connections."""

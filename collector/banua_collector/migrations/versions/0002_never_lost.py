@@ -11,16 +11,26 @@ depends_on = None
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _REFER_TO_BATCHES = {"anchors": {}, "events": {}, "todo": {"sqlite_autoincrement": True}, "written": {}}
 
+_TIMES = {"todo": "due_ms", "written": "noted_ms"}
+
 
 def upgrade() -> None:
     """Let batches go while what they told stays; then the new tables."""
     for table, options in _REFER_TO_BATCHES.items():
         with op.batch_alter_table(table, table_kwargs=options) as batch:
             batch.drop_constraint(f"fk_{table}_batch_id", type_="foreignkey")
-            if table == "todo":
-                batch.add_column(sa.Column("due_ms", sa.BigInteger(), nullable=False, server_default="0"))
-    with op.batch_alter_table("todo", table_kwargs=_REFER_TO_BATCHES["todo"]) as batch:
-        batch.alter_column("due_ms", server_default=None)
+            if table in _TIMES:
+                batch.add_column(sa.Column(_TIMES[table], sa.BigInteger(), nullable=False, server_default="0"))
+    for table, column in _TIMES.items():
+        with op.batch_alter_table(table, table_kwargs=_REFER_TO_BATCHES[table]) as batch:
+            batch.alter_column(column, server_default=None)
+    op.create_index("ix_written_projection_noted_ms", "written", ["projection", "noted_ms"])
+    op.create_table(
+        "targets",
+        sa.Column("projection", sa.String(16), nullable=False),
+        sa.Column("started_s", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("projection", name="pk_targets"),
+    )
     op.create_index("ix_boots_probe_id_end_ms", "boots", ["probe_id", "end_ms"])
     _refused()
     _archives()

@@ -195,11 +195,15 @@ def ensure_month(engine: Engine, month: str) -> None:
         return
     name, (first, end) = partition_of(month), month_span(month)
     with engine.begin() as conn:
-        if conn.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is None:
-            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
-            conn.execute(
-                text(f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF batches FOR VALUES FROM ({first}) TO ({end})")
-            )
+        if conn.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is not None:
+            return
+        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ALONE})
+        if conn.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is not None:
+            return  # made by another collector meanwhile
+        # made apart and then attached: PARTITION OF would wait for every reader of `batches`, and hold up all behind it
+        alike = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES"
+        conn.execute(text(f"CREATE TABLE {name} (LIKE batches {alike})"))
+        conn.execute(text(f"ALTER TABLE batches ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})"))
 
 
 def partition_of(month: str) -> str:

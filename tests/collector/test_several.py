@@ -125,3 +125,19 @@ def test_a_claim_dies_with_its_connection(engine: Engine) -> None:
 def _due(engine: Engine) -> set[int]:
     with db.reading(engine) as conn:
         return set(conn.execute(select(todo.c.probe_id)).scalars())
+
+
+def test_a_month_begins_without_waiting_for_who_reads(engine: Engine) -> None:
+    """An export reads batches for minutes; the turn of the month must not stop every collector until it ends."""
+    done = threading.Event()
+
+    def begin_month() -> None:
+        db.ensure_month(engine, "2031-05")
+        done.set()
+
+    with db.reading(engine) as reader:
+        reader.execute(select(func.count()).select_from(batches)).scalar()
+        threading.Thread(target=begin_month).start()
+        assert done.wait(20)
+        with db.reading(engine) as other:
+            assert other.execute(select(func.count()).select_from(batches)).scalar() == 0

@@ -413,3 +413,25 @@ def test_what_a_target_that_was_started_anew_has_forgotten_is_written_again(chai
     assert chain.times() == [NOW_MS + 10, NOW_MS + 20]
     assert not [call for call in chain.target.calls if call.startswith("delete")]
     assert chain.projection.mind_restart() == 0
+
+
+def test_two_processes_at_one_probe_leave_each_row_once(sqlite_engine: Engine) -> None:
+    """On SQLite nothing is claimed: as where a claim's connection dies while its process writes, and another comes."""
+    _prepare(sqlite_engine)
+    chain = Chain(sqlite_engine)
+    chain.take(1, [anchor(0, NOW_MS), radio(400)])
+    write = chain.target.write
+    other = InfluxProjection(chain.engine, chain.target, lambda: NOW_MS)
+
+    def late(lines: Sequence[str]) -> list[Refusal]:
+        chain.target.write = write  # type: ignore[method-assign]
+        chain.take(2, [anchor(500, NOW_MS + 900)])
+        while other.step() is not None:
+            continue
+        return write(lines)
+
+    chain.target.write = late  # type: ignore[method-assign]
+    chain.projection.project(1)
+    stands = chain.times()
+    assert len(stands) == 1
+    assert stands != [NOW_MS + 400], "the better anchor counts"

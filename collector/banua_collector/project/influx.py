@@ -6,9 +6,9 @@ crash anywhere is made good by doing it again, even if by then the times or plac
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 
 from banua_collector.db import Claim, insert_or, lock_probes, reading
 from banua_collector.journal import due_batches
@@ -101,7 +101,8 @@ class InfluxProjection:
     def _carry_out(self, plans: Sequence[Plan]) -> None:
         if not plans:
             return
-        self._note_under_way(plans)
+        began_ms = self._now_ms()
+        self._note_under_way(plans, began_ms)
         for plan in plans:
             for first_ms, last_ms in plan.deletes:
                 self._target.delete(plan.work.speaker.probe, first_ms, last_ms)
@@ -112,38 +113,58 @@ class InfluxProjection:
             refusals += self._target.write(lines[start : start + LINES])
         self.points_written += len(lines) - len(refusals)
         self.points_refused += len(refusals)
-        self._note_written(plans, refusals)
+        self._note_written(plans, refusals, began_ms)
 
     # --- commit -------------------------------------------------------------------------------------------------------
 
-    def _note_under_way(self, plans: Sequence[Plan]) -> None:
+    def _note_under_way(self, plans: Sequence[Plan], now_ms: int) -> None:
         """Commit, before anything is touched, which batches will be, and between which ms their points may stand."""
         with self._engine.begin() as conn:
             lock_probes(conn, [plan.work.probe_id for plan in plans])
-            self._note(conn, plans, under_way=True)
+            self._note(conn, plans, under_way=True, now_ms=now_ms)
             for plan in plans:
                 if lost := touched(plan):
                     theirs = written.c.batch_id.in_(lost)
                     conn.execute(update(written).where(written.c.projection == NAME, theirs).values(digest=None))
                 for batch_id in set(plan.writes) - plan.work.due:
                     also_due = insert(todo).values(
-                        projection=NAME, probe_id=plan.work.probe_id, batch_id=batch_id, due_ms=self._now_ms()
+                        projection=NAME, probe_id=plan.work.probe_id, batch_id=batch_id, due_ms=now_ms
                     )
                     plan.work.todo_ids.append(conn.execute(also_due.returning(todo.c.id)).scalar_one())
 
-    def _note_written(self, plans: Sequence[Plan], refusals: list[Refusal]) -> None:
+    def _note_written(self, plans: Sequence[Plan], refusals: list[Refusal], began_ms: int) -> None:
         done = [todo_id for plan in plans for todo_id in plan.work.todo_ids]
         with self._engine.begin() as conn:
             lock_probes(conn, [plan.work.probe_id for plan in plans])
-            self._note(conn, plans, under_way=False)
+            beside = self._noted_beside(conn, plans, began_ms)
+            self._note(conn, plans, under_way=False, now_ms=self._now_ms())
             for start in range(0, len(done), IDS):
                 conn.execute(delete(todo).where(todo.c.id.in_(done[start : start + IDS])))
             self._note_refused(conn, plans, refusals)
             for plan in plans:
                 self._note_twins(conn, plan)
+            self._do_again(conn, beside)
 
-    def _note(self, conn: Connection, plans: Sequence[Plan], *, under_way: bool) -> None:
-        now_ms = self._now_ms()
+    def _noted_beside(self, conn: Connection, plans: Sequence[Plan], began_ms: int) -> list[Row[Any]]:
+        """Return what another process has noted of our batches since we began: our claim died on the way."""
+        ids = [batch_id for plan in plans for batch_id in plan.writes]
+        found: list[Row[Any]] = []
+        for start in range(0, len(ids), IDS):
+            mine = select(written).where(written.c.projection == NAME, written.c.batch_id.in_(ids[start : start + IDS]))
+            found += conn.execute(mine.where(or_(written.c.digest.is_not(None), written.c.noted_ms != began_ms)))
+        return found
+
+    def _do_again(self, conn: Connection, beside: Sequence[Row[Any]]) -> None:
+        """Have batches that two processes wrote at once deleted and written once more, wherever either put them."""
+        for row in beside:
+            ours = and_(written.c.projection == NAME, written.c.batch_id == row.batch_id)
+            now = conn.execute(select(written.c.first_ms, written.c.last_ms).where(ours)).one()
+            times = [time for time in (row.first_ms, row.last_ms, now.first_ms, now.last_ms) if time is not None]
+            span = {"first_ms": min(times, default=None), "last_ms": max(times, default=None), "digest": None}
+            conn.execute(update(written).where(ours).values(span))
+            due_batches(conn, row.probe_id, [row.batch_id], self._now_ms())
+
+    def _note(self, conn: Connection, plans: Sequence[Plan], *, under_way: bool, now_ms: int) -> None:
         rows = [note_of(plan, each, under_way=under_way, now_ms=now_ms) for plan in plans for each in plan.writes]
         if not rows:
             return

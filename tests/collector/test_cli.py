@@ -136,7 +136,14 @@ def test_a_changed_deployment_makes_what_was_written_in_its_time_due(deployed: R
         add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
         conn.execute(
             insert(written).values(
-                projection="influx", batch_id=1, probe_id=1, first_ms=NOW_MS, last_ms=NOW_MS, digest=b"d", withheld=0
+                projection="influx",
+                batch_id=1,
+                probe_id=1,
+                first_ms=NOW_MS,
+                last_ms=NOW_MS,
+                digest=b"d",
+                withheld=0,
+                noted_ms=1,
             )
         )
     assert deployed("deployments correct 1 --place tabanio-2")[1] == (
@@ -240,7 +247,7 @@ def test_a_journal_is_written_anew_on_demand(deployed: Run, engine: Engine) -> N
         add_batch(conn, "p1", 1, [radio(5)], NOW_MS)
         for batch_id, first_ms in ((1, NOW_MS), (77, NOW_MS + 9)):
             span = {"first_ms": first_ms, "last_ms": first_ms, "digest": b"d", "withheld": 0}
-            conn.execute(insert(written).values(projection="influx", batch_id=batch_id, probe_id=1, **span))
+            conn.execute(insert(written).values(projection="influx", batch_id=batch_id, probe_id=1, noted_ms=1, **span))
     archived = "; archived batches measured in that time: 1 of 2025-10: import them first to have them written anew"
     assert deployed("journal replay")[1] == f"1 batches are written anew{archived}\n"
     assert deployed("journal replay --probe p1 --to 2025-10-01T00:00Z")[1] == "1 batches are written anew\n"

@@ -244,7 +244,7 @@ def test_a_batch_without_rows_says_nothing_of_its_boot(conn: Connection) -> None
 
 def _written(conn: Connection, batch_id: int, first_ms: int | None, last_ms: int | None, withheld: int = 0) -> None:
     values = {"probe_id": 1, "first_ms": first_ms, "last_ms": last_ms, "digest": b"d", "withheld": withheld}
-    conn.execute(written.insert().values(projection="influx", batch_id=batch_id, **values))
+    conn.execute(written.insert().values(projection="influx", batch_id=batch_id, noted_ms=1, **values))
 
 
 def _settled(conn: Connection) -> None:

@@ -100,12 +100,12 @@ class ProjectionLoop(threading.Thread):
             except TargetUnavailableError as error:
                 self._metrics.projection_errors.labels("target").inc()
                 self._look_at = 0.0
-                self._targets_fault.add(key)
-                self._hold(key, str(error), error.retry_after_s or 0)
+                self._target_failed(key, error)
             except Exception:  # whatever it is, the journal keeps the work
                 self._metrics.projection_errors.labels("internal").inc()
                 LOG.exception("projection failed")
                 self._hold(key, "projection failed: see the log")
+                self.stop.wait(HOLD_S[0])
             self._metrics.projected(self._projection)
 
     @property
@@ -121,13 +121,22 @@ class ProjectionLoop(threading.Thread):
         self._targets_fault.clear()
         self._held.pop(probe_id, None)
 
-    def _hold(self, probe_id: int | None, why: str, at_least_s: float = 0) -> None:
-        before = self._held.get(probe_id)
+    def _target_failed(self, key: int | None, error: TargetUnavailableError) -> None:
+        """Leave the target alone: longer with each further probe that it fails with, or each time it fails with all."""
+        self._targets_fault.add(key)
+        asked_s = error.retry_after_s or 0
+        held_s = self._hold(key, str(error), asked_s)
+        pause_s = held_s if key is None else min(HOLD_S[0] * 2.0 ** (len(self._targets_fault) - 1), HOLD_S[1])
+        pause_s = max(pause_s, asked_s)
+        LOG.warning("%s; next try in %.0f s", error, pause_s)
+        self.stop.wait(pause_s)
+
+    def _hold(self, key: int | None, why: str, at_least_s: float = 0) -> float:
+        """Leave work alone, longer each time; return for how long (s)."""
+        before = self._held.get(key)
         wait = max(HOLD_S[0], at_least_s) if before is None else min(max(before.wait * 2, HOLD_S[0]), HOLD_S[1])
-        self._held[probe_id] = Hold(time.monotonic() + wait, wait, why)
-        pause = max(min(HOLD_S[0] * 2.0 ** max(len(self._targets_fault) - 1, 0), HOLD_S[1]), at_least_s)
-        LOG.warning("%s; next try in %.0f s", why, pause)
-        self.stop.wait(pause)
+        self._held[key] = Hold(time.monotonic() + wait, wait, why)
+        return wait
 
     def _tell(self) -> None:
         with reading(self._engine) as conn:

@@ -568,10 +568,11 @@ def restored(conn: Connection, now_ms: int) -> int:
 def replay(conn: Connection, wanted: Affected, now_ms: int) -> int:
     """Have every batch with rows in a probe's range of wall time deleted and written again; return how many.
 
-    Safe beside a projection at work: what it has under way is due once more when it is done.
+    Safe beside a projection at work: what it has under way is due once more when it is done, and as nobody has noted
+    it: else what the projection notes last would hide that it has to be deleted first.
     """
     lock_probes(conn, [wanted.probe_id])
-    conn.execute(update(written).where(*_wrote_within(wanted)).values(digest=None))
+    conn.execute(update(written).where(*_wrote_within(wanted)).values(digest=None, noted_ms=0))
     if (wanted.from_ms, wanted.to_ms) == (0, None):
         return due_where(conn, wanted.probe_id, now_ms)
     return mark_range(conn, wanted, now_ms)

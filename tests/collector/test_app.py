@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class TwoProbes:
-    """A projection whose probe 1 is refused for ever, and whose probe 2 has three pieces of work."""
+    """A projection whose probe 1 is refused for ever, and whose probe 2 has thirty pieces of work."""
 
     points_written = points_refused = ranges_deleted = 0
 
     def __init__(self) -> None:
         self.tried: list[int] = []
-        self.left = 3
+        self.left = 30
 
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         return next((probe for probe in (1, 2) if probe not in skip and (probe == 1 or self.left)), None)
@@ -66,6 +66,27 @@ def test_a_probe_whose_points_are_refused_does_not_block_the_others(
     loop.join(5)
     assert projection.tried.count(1) <= 9, "held longer each time"
     assert loop.failure == "the projection has ended"
+
+
+class Away:
+    """A projection whose target is away."""
+
+    points_written = points_refused = ranges_deleted = asked = 0
+
+    def mind_restart(self) -> int:
+        self.asked += 1
+        raise TargetUnavailableError("connection refused")
+
+
+def test_a_target_that_is_away_is_asked_ever_less_often(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("banua_collector.app.HOLD_S", (0.05, 30.0))
+    projection: Any = Away()
+    loop = ProjectionLoop(engine, projection, Metrics(engine))
+    loop.start()
+    time.sleep(2)
+    loop.stop.set()
+    loop.join(5)
+    assert 3 <= projection.asked <= 6, "after 0.05, 0.15, 0.35, 0.75 and 1.55 s"
 
 
 class FailsOnce:

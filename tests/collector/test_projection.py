@@ -435,3 +435,23 @@ def test_two_processes_at_one_probe_leave_each_row_once(sqlite_engine: Engine) -
     stands = chain.times()
     assert len(stands) == 1
     assert stands != [NOW_MS + 400], "the better anchor counts"
+
+
+def test_a_replay_beside_a_projection_at_work_still_deletes_first(chain: Chain) -> None:
+    """A stray point stands where the batch's points do: `replay` has it deleted, also when it comes in between."""
+    chain.take(1, [anchor(0, NOW_MS), radio(10), radio(30)])
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 30]
+    series = next(series for series, _ in chain.target.points if series.startswith("radio,"))
+    chain.target.points[series, (NOW_MS + 20) * _NS] = "rsrp_dbm=-1.0"
+    with chain.engine.begin() as conn:
+        journal.due_batches(conn, 1, [1], NOW_MS)
+    write = chain.target.write
+
+    def meanwhile(lines: Sequence[str]) -> list[Refusal]:
+        chain.target.write = write  # type: ignore[method-assign]
+        with chain.engine.begin() as conn:
+            journal.replay(conn, registry.Affected(1, 0, None), NOW_MS)
+        return write(lines)
+
+    chain.target.write = meanwhile  # type: ignore[method-assign]
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 30]

@@ -82,21 +82,23 @@ class InfluxProjection:
         started_s = self._target.started_s()
         if started_s is None:
             return 0
-        with self._engine.begin() as conn:
+        recent = and_(written.c.projection == NAME, written.c.noted_ms >= self._now_ms() - FORGETS_MS)
+        with reading(self._engine) as conn:
             known_s = conn.execute(select(targets.c.started_s).where(targets.c.projection == NAME)).scalar()
             if known_s == started_s:
                 return 0
+            of_probes = select(written.c.probe_id).where(recent).distinct()
+            probe_ids = [] if known_s is None else conn.execute(of_probes).scalars().all()
+        due = 0
+        for probe_id in probe_ids:  # a commit each: days of a province are millions of batches
+            with self._engine.begin() as conn:
+                mine = select(written.c.batch_id).where(recent, written.c.probe_id == probe_id)
+                due += due_batches(conn, probe_id, conn.execute(mine).scalars().all(), self._now_ms())
+        with self._engine.begin() as conn:  # last: what a crash leaves undone is done again
             noted = insert_or(conn, targets).values(projection=NAME, started_s=started_s)
             told = {"started_s": started_s}
             conn.execute(noted.on_conflict_do_update(index_elements=[targets.c.projection], set_=told))
-            if known_s is None:
-                return 0
-            recent = and_(written.c.projection == NAME, written.c.noted_ms >= self._now_ms() - FORGETS_MS)
-            by_probe: dict[int, list[int]] = {}
-            for row in conn.execute(select(written.c.probe_id, written.c.batch_id).where(recent)):
-                by_probe.setdefault(row.probe_id, []).append(row.batch_id)
-            lock_probes(conn, by_probe)
-            return sum(due_batches(conn, probe_id, ids, self._now_ms()) for probe_id, ids in by_probe.items())
+        return due
 
     def _carry_out(self, plans: Sequence[Plan]) -> None:
         if not plans:

@@ -37,10 +37,8 @@ def boot_row(conn: Connection, probe_id: int, boot_id: bytes) -> Row[Any] | None
 
 def anchors_of(conn: Connection, probe_id: int, boot_id: bytes) -> list[Anchor]:
     """Return the anchors of a boot that count, sorted."""
-    found = select(anchors.c.boottime_ms, anchors.c.error_ms, anchors.c.unix_ms).where(
-        anchors.c.probe_id == probe_id, anchors.c.boot_id == boot_id
-    )
-    return in_order(Anchor(*row) for row in conn.execute(found))
+    found = anchors_by_boot(conn, [(probe_id, boot_id)]).get((probe_id, boot_id), ())
+    return in_order(anchor for _, anchor in found)
 
 
 def born(conn: Connection, probe_id: int, boot_id: bytes, came_ms: int) -> list[tuple[int, bytes]]:
@@ -83,34 +81,35 @@ class Came:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A boot as new batches have left it: its row, and its anchors before and now."""
+    """A boot as new batches have left it: its row before, its anchors before and now, and what its row says now."""
 
     came: Came
     row: Row[Any]
     then: list[Anchor]
     now: list[Anchor]
+    values: dict[str, Any]
 
     @property
     def is_new(self) -> bool:
         """Whether these were the boot's first batches."""
         return self.row.stream_id is None
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """The boot's columns that batches tell, brought up to date."""
-        names = ("stream_id", "first_seq", "first_boottime_ms", "last_boottime_ms", "start_ms", "end_ms", "error_ms")
-        values = {name: getattr(self.row, name) for name in names}
-        for span in self.came.spans:
-            if values["stream_id"] is None:
-                values |= {"stream_id": span.stream_id, "first_seq": span.seq}
-            elif values["stream_id"] == span.stream_id:
-                values["first_seq"] = _least(values["first_seq"], span.seq)
-            if span.boottimes_ms is not None:
-                first, last = span.boottimes_ms
-                values["first_boottime_ms"] = first = _least(values["first_boottime_ms"], first)
-                values["last_boottime_ms"] = last = max(values["last_boottime_ms"] or 0, last)
-                values |= _interval(first, last, self.now)
-        return values
+
+def _up_to_date(row: Row[Any], spans: Sequence[Span], now: list[Anchor]) -> dict[str, Any]:
+    """Return the columns of a boot that batches tell, with what new ones say."""
+    names = ("stream_id", "first_seq", "first_boottime_ms", "last_boottime_ms", "start_ms", "end_ms", "error_ms")
+    values = {name: getattr(row, name) for name in names}
+    for span in spans:
+        if values["stream_id"] is None:
+            values |= {"stream_id": span.stream_id, "first_seq": span.seq}
+        elif values["stream_id"] == span.stream_id:
+            values["first_seq"] = _least(values["first_seq"], span.seq)
+        if span.boottimes_ms is not None:
+            first, last = span.boottimes_ms
+            values["first_boottime_ms"] = first = _least(values["first_boottime_ms"], first)
+            values["last_boottime_ms"] = last = max(values["last_boottime_ms"] or 0, last)
+            values |= _interval(first, last, now)
+    return values
 
 
 def batches_came(conn: Connection, came: Sequence[Came]) -> list[Known]:
@@ -130,7 +129,9 @@ def batches_came(conn: Connection, came: Sequence[Came]) -> list[Known]:
     for each in came:
         found = told.get(each.who, [])
         then = in_order(anchor for batch_id, anchor in found if batch_id not in each.ids)
-        known.append(Known(each, rows[each.who], then, in_order(anchor for _, anchor in found)))
+        now = in_order(anchor for _, anchor in found)
+        row = rows[each.who]
+        known.append(Known(each, row, then, now, _up_to_date(row, each.spans, now)))
     changes = [{"its_id": each.row.id} | each.values for each in known]
     conn.execute(update(boots).where(boots.c.id == bindparam("its_id")), changes)
     return known
@@ -149,9 +150,7 @@ def had_others(conn: Connection, known: Sequence[Known]) -> list[int]:
 
 def overlapping(conn: Connection, known: Sequence[Known], now_ms: int) -> list[tuple[int, bytes]]:
     """Hold the boots that ran while a known one did, beyond all errors, and that one; return those that changed."""
-    dated = [
-        (each.came.probe_id, each.row.id, values) for each in known if (values := each.values)["start_ms"] is not None
-    ]
+    dated = [(each.came.probe_id, each.row.id, each.values) for each in known if each.values["start_ms"] is not None]
     if not dated:
         return []
     begins = min(values["start_ms"] for *_, values in dated)

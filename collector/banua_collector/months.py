@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from banua_collector import archive, journal, registry_file
 from banua_collector.archive import Batch, Kept, Manifest
 from banua_collector.clock import iso, month_of, month_span
-from banua_collector.db import POSTGRESQL, ensure_month, insert_or, is_postgresql, partition_of, reading
+from banua_collector.db import ensure_month, insert_or, is_postgresql, is_server, partition_of, reading
 from banua_collector.errors import ArchiveError
 from banua_collector.speakers import Speakers
 from banua_collector.tables import archives, batches, probes, quarantine, seen, streams, todo
@@ -188,7 +188,7 @@ def _begun(engine: Engine, month: str, folder: Path) -> list[Path]:
 def _remove(engine: Engine, path: Path, now_ms: int, checkpoint: Checkpoint) -> Exported:
     """Remove from the journal the batches that a file is proven to hold."""
     manifest = archive.verify(path)
-    if engine.dialect.name == POSTGRESQL:
+    if is_server(engine):
         _drop(engine, manifest, now_ms)
     else:
         with engine.begin() as conn:

@@ -368,8 +368,7 @@ def deployments_by_probe(conn: Connection, probe_ids: Collection[int]) -> dict[i
 
 def deployments_of(conn: Connection, probe_id: int) -> list[Deployment]:
     """Return where the probe stood, oldest first."""
-    found = _deployments().where(deployments.c.probe_id == probe_id).order_by(deployments.c.from_ms)
-    return [_deployment(row) for row in conn.execute(found).mappings()]
+    return deployments_by_probe(conn, [probe_id]).get(probe_id, [])
 
 
 def list_deployments(conn: Connection) -> list[Deployment]:

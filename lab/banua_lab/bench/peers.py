@@ -27,7 +27,6 @@ from banua_wire.rows import Row
 
 BATCHES: Final = {60: 1008, 10: 2016}
 """Batches of a run of ours, each of another probe, by rows a batch; Telegraf gets the rows of the first."""
-LINES_A_MESSAGE: Final = (1, 60)
 TOPIC: Final = "lines"
 WRITE_LINES: Final = 5000
 """Most lines in one write to InfluxDB: as our projection's."""

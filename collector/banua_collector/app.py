@@ -1,6 +1,5 @@
 """The collector process: broker → ingest → journal → projection → pages. This module composes them."""
 
-import asyncio
 import contextlib
 import gc
 import logging
@@ -8,9 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from sqlalchemy import Engine
@@ -158,8 +157,10 @@ def run(config: Config) -> int:
     ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point())
     loop = _projection(config, engine, metrics)
     server = _web(config, metrics, ingest, loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ingest.stop())
     try:
-        asyncio.run(_until_stopped(ingest.run(config.broker)))
+        ingest.run(config.broker)
     finally:
         server.should_exit = True
         if loop is not None:
@@ -189,8 +190,9 @@ def _projection(config: Config, engine: Engine, metrics: Metrics) -> ProjectionL
 
 def _web(config: Config, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop | None) -> uvicorn.Server:
     def ready() -> list[str]:
-        reasons = [] if ingest.connected else [ingest.failure or "not connected to the broker yet"]
-        return [*reasons, *([loop.failure] if loop is not None and loop.failure else [])]
+        waiting = "" if ingest.connected else "not connected to the broker yet"
+        reasons = (ingest.failure or waiting, "" if loop is None else loop.failure)
+        return [reason for reason in reasons if reason]
 
     pages = engine_of(config.database)  # readers never wait for, or use up, the connections that ingest needs
     app = make_app(pages, metrics, healthy=list, ready=ready, now_ms=wall_ms)
@@ -210,13 +212,3 @@ def _web(config: Config, metrics: Metrics, ingest: Ingest, loop: ProjectionLoop 
 def _serve(server: uvicorn.Server) -> None:
     with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot listen
         server.run()
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until SIGTERM or SIGINT."""
-    task = asyncio.create_task(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

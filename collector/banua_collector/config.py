@@ -202,15 +202,7 @@ class Limits(_Section):
 
     commit_max_batches: Annotated[int, _within(1, 1000)] = 200
     commit_wait_ms: Annotated[int, _within(0, 10_000)] = 50
-    queue_max: Annotated[int, _within(1, 1_000_000)] = 2000
     quarantine_max_mb: Annotated[int, _within(1, 1_000_000)] = 200
-
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if self.queue_max < self.commit_max_batches:
-            message = f"{self.queue_max} is less than commit_max_batches ({self.commit_max_batches})"
-            raise _SectionError([("queue_max", message)])
-        return self
 
 
 class Config(_Section):

@@ -9,6 +9,10 @@ class ConfigError(CollectorError):
     """The configuration breaks a rule; the message names file, field and limit."""
 
 
+class BrokerError(CollectorError):
+    """There is no connection to the broker, or none any more."""
+
+
 class RegistryError(CollectorError):
     """A registry command names something unknown, or something that cannot be."""
 

@@ -1,27 +1,24 @@
 """MQTT in, receipts out: messages are judged and journalled in groups, and answered when that is on the disk.
 
-The broker is only transport: what it acknowledges early or drops comes again, because the receipt is end to end. Memory
-is bounded: a full queue makes the client read on, and what it drops then is sent again.
+The broker is only transport: what it acknowledges early or drops comes again, because the receipt is end to end.
 """
 
-import asyncio
 import logging
-import secrets
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
 
-import aiomqtt
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import MQTTProtocolVersion
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from banua_collector import journal
+from banua_collector import journal, mqtt
 from banua_collector.clock import month_of
-from banua_collector.config import Broker, Limits, read_secret
+from banua_collector.config import Broker, Limits
 from banua_collector.db import ensure_month
-from banua_collector.errors import ConfigError
+from banua_collector.errors import BrokerError, ConfigError
 from banua_collector.metrics import Metrics
 from banua_collector.speakers import Speakers
 from banua_collector.verify import Message, Refused, Unreadable, Verified
@@ -31,9 +28,10 @@ from banua_wire.receipt import Receipt, encode
 from banua_wire.topics import parse, topic
 
 LOG: Final = logging.getLogger("banua_collector.ingest")
-KEEPALIVE_S: Final = 60
 RECONNECT_S: Final = (1.0, 60.0)
 RETRY_S: Final = 5.0
+IDLE_S: Final = 0.5
+"""How long a quiet broker is listened to before looking whether to stop."""
 
 
 class Ingest:
@@ -50,84 +48,91 @@ class Ingest:
         """Prepare; `checkpoint` marks crash points for tests."""
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._now_ms, self._checkpoint = now_ms, checkpoint
-        self._queue: asyncio.Queue[tuple[Message, bool]] = asyncio.Queue(limits.queue_max)
+        self._group: list[tuple[Message, bool]] = []
         self._months: set[str] = set()
+        self._stopping = False
         self.connected = False
         self.failure = ""
 
-    async def run(self, broker: Broker) -> None:
-        """Serve until cancelled, reconnecting for ever."""
+    def run(self, broker: Broker) -> None:
+        """Serve until `stop` is called, reconnecting for ever."""
         wait = RECONNECT_S[0]
-        version = _versions(broker.protocol)[0]
-        while True:
+        version = mqtt.versions(broker.protocol)[0]
+        while not self._stopping:
             try:
-                async with _client(broker, version, self._limits.queue_max) as client:
+                with mqtt.Connection(broker, version, _topics(broker, version), self._heard) as connection:
                     wait = RECONNECT_S[0]
-                    await self._serve(client, _shared(broker, version))
-            except (aiomqtt.MqttError, OSError, ConfigError) as error:  # files of TLS and password are read anew
-                versions = _versions(broker.protocol)
+                    self._serve(connection)
+            except (BrokerError, ConfigError) as error:  # files of TLS and password are read anew
+                versions = mqtt.versions(broker.protocol)
                 version = versions[(versions.index(version) + 1) % len(versions)] if not self.connected else version
                 self.failure = f"broker {broker.host}:{broker.port}: {error}"
                 LOG.warning("%s; next try in %.0f s", self.failure, wait)
             finally:
                 self._set_connected(False)
-            await asyncio.sleep(wait)
+            self._pause(wait)
             wait = min(wait * 2, RECONNECT_S[1])
 
-    async def _serve(self, client: aiomqtt.Client, prefix: str) -> None:
-        for leaf in ("batch", "state"):
-            await client.subscribe(prefix + topic("+", leaf), qos=1)
+    def stop(self) -> None:
+        """Have `run` return soon; safe to call from a signal's handler."""
+        self._stopping = True
+
+    def _pause(self, wait_s: float) -> None:
+        end = time.monotonic() + wait_s
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, IDLE_S))
+
+    def _serve(self, connection: mqtt.Connection) -> None:
+        """Read groups, store them, answer."""
         self._set_connected(True)
+        self.failure = ""
         LOG.info("connected")
-        both = {asyncio.create_task(self._read(client)), asyncio.create_task(self._work(client))}
-        try:
-            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-        for task in done:
-            task.result()
-
-    async def _read(self, client: aiomqtt.Client) -> None:
-        """Put what comes into the queue, waiting while that is full."""
-        async for message in client.messages:
-            came = Message(str(message.topic), bytes(message.payload), self._now_ms())
-            await self._queue.put((came, bool(message.retain)))
-
-    async def _work(self, client: aiomqtt.Client) -> None:
-        """Take groups from the queue, store them, answer."""
-        while True:
-            group = [await self._queue.get()]
-            await asyncio.sleep(self._limits.commit_wait_ms / 1000)
-            while len(group) < self._limits.commit_max_batches and not self._queue.empty():
-                group.append(self._queue.get_nowait())
-            self._metrics.queue_batches.set(self._queue.qsize())
-            receipts = await self._stored(group)
+        while not self._stopping:
+            self._read(connection)
+            group, self._group = self._group, []
+            if not group:
+                continue
+            self._metrics.group_batches.set(len(group))
+            receipts = self._stored(group)
             self._checkpoint("before_receipt")
             for speaker, receipt in receipts:
-                await client.publish(topic(speaker, "receipt"), encode(receipt), qos=0)
+                connection.publish(topic(speaker, "receipt"), encode(receipt))
                 self._metrics.receipts.inc()
 
-    async def _stored(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
+    def _read(self, connection: mqtt.Connection) -> None:
+        """Read until a group is full, or its first message has waited long enough for others."""
+        if not self._group:
+            connection.turn(IDLE_S)
+        end = time.monotonic() + self._limits.commit_wait_ms / 1000
+        while self._group and len(self._group) < self._limits.commit_max_batches:
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            connection.turn(left)
+
+    def _heard(self, message: MQTTMessage) -> None:
+        self._group.append((Message(message.topic, bytes(message.payload), self._now_ms()), message.retain))
+
+    def _stored(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
         """Store a group, trying again for as long as the database is away: nothing is receipted before.
 
         A group that fails for another reason is halved until the message that cannot be stored stands alone. That one
         gets no receipt, so its probe keeps it and in the end sets it aside; the others go on.
         """
-        while True:
+        while not self._stopping:
             try:
-                return await asyncio.to_thread(self.take, group)
+                return self.take(group)
             except (DBAPIError, PoolTimeoutError) as error:
                 if isinstance(error, DataError | IntegrityError):
-                    return await self._apart(group, error)
+                    return self._apart(group, error)
                 self.failure = f"journal: {str(error).splitlines()[0]:.200}"
                 LOG.exception("the journal refuses a group; next try in %.0f s", RETRY_S)
-                await asyncio.sleep(RETRY_S)
+                self._pause(RETRY_S)
             except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
-                return await self._apart(group, error)
+                return self._apart(group, error)
+        return []
 
-    async def _apart(self, group: list[tuple[Message, bool]], error: Exception) -> list[tuple[str, Receipt]]:
+    def _apart(self, group: list[tuple[Message, bool]], error: Exception) -> list[tuple[str, Receipt]]:
         """Store the halves of a group that fails, or give up a message that does so alone."""
         if len(group) == 1:
             self._metrics.batches.labels("unstorable").inc()
@@ -135,7 +140,7 @@ class Ingest:
             LOG.error(told, group[0][0].topic, exc_info=error)
             return []
         middle = len(group) // 2
-        return [*await self._stored(group[:middle]), *await self._stored(group[middle:])]
+        return [*self._stored(group[:middle]), *self._stored(group[middle:])]
 
     def take(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
         """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""
@@ -197,43 +202,12 @@ class Ingest:
         self._metrics.connected.set(int(connected))
 
 
-def _shared(broker: Broker, version: aiomqtt.ProtocolVersion) -> str:
-    """Return what a shared subscription begins with, nothing for a collector of its own.
+def _topics(broker: Broker, version: MQTTProtocolVersion) -> list[str]:
+    """Return what is subscribed to, through the shared subscription where there is one.
 
-    A broker that speaks only MQTT 3.1.1 may grant it and then deliver nothing, so that is refused here.
+    A broker that speaks only MQTT 3.1.1 may grant such a one and then deliver nothing, so that is refused here.
     """
-    if broker.share is None:
-        return ""
-    if version is not aiomqtt.ProtocolVersion.V5:
+    if broker.share is not None and version is not MQTTProtocolVersion.MQTTv5:
         raise ConfigError("share needs MQTT 5, which this broker does not speak")
-    return f"$share/{broker.share}/"
-
-
-def _versions(protocol: str) -> list[aiomqtt.ProtocolVersion]:
-    v5, v311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
-    return {"auto": [v5, v311], "5": [v5], "3.1.1": [v311]}[protocol]
-
-
-def _client(broker: Broker, version: aiomqtt.ProtocolVersion, queue_max: int) -> aiomqtt.Client:
-    return aiomqtt.Client(
-        broker.host,
-        broker.port,
-        username=broker.username,
-        password=read_secret(broker.password_file) if broker.password_file else None,
-        identifier=f"collector-{secrets.token_hex(4)}",
-        protocol=version,
-        keepalive=KEEPALIVE_S,
-        tls_context=_tls_context(broker) if broker.tls else None,
-        max_queued_incoming_messages=queue_max,
-        clean_session=True if version is aiomqtt.ProtocolVersion.V311 else None,
-    )
-
-
-def _tls_context(broker: Broker) -> ssl.SSLContext:
-    """Return a client context that trusts the configured CA alone and shows our certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(broker.ca_file)
-    if broker.cert_file is not None:
-        context.load_cert_chain(broker.cert_file, broker.key_file)
-    return context
+    prefix = "" if broker.share is None else f"$share/{broker.share}/"
+    return [prefix + topic("+", leaf) for leaf in ("batch", "state")]

@@ -89,8 +89,8 @@ class Metrics:
         self.connected = Gauge(
             "banua_connected", "1 while the collector is connected to the broker", registry=self.registry
         )
-        self.queue_batches = Gauge(
-            "banua_queue_batches", "Batches received that wait for their commit", registry=self.registry
+        self.group_batches = Gauge(
+            "banua_group_batches", "Messages in the last commit; more wait in the broker", registry=self.registry
         )
         self._projected: dict[Counter, int] = {}
         self.registry.register(_FromDatabase(engine))

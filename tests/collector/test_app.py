@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import aiomqtt
 from sqlalchemy.exc import OperationalError
 
 from banua_collector.app import ProjectionLoop
@@ -136,7 +134,7 @@ def test_a_message_that_breaks_the_storing_stands_alone_and_stops_nobody(sqlite_
     ingest.take = take  # type: ignore[method-assign]
     names = [b"poison" if number in {3, 4, 11} else str(number).encode() for number in range(16)]
     group = [(Message("banua/v1/p1/batch", name, 0), False) for name in names]
-    answered: list[Any] = asyncio.run(ingest._stored(group))
+    answered: list[Any] = ingest._stored(group)
     assert answered == [name for name in names if name != b"poison"]
     assert stored == [name.decode() for name in names if name != b"poison"]
     assert metrics.batches.labels("unstorable")._value.get() == 3
@@ -154,44 +152,7 @@ def test_a_database_that_is_away_is_waited_for(sqlite_engine: Engine, monkeypatc
         return list(group)
 
     ingest.take = take  # type: ignore[method-assign]
-    assert len(asyncio.run(ingest._stored([(Message("banua/v1/p1/batch", b"1", 0), False)] * 2))) == 2
-
-
-class LostBroker:
-    """A client on whose connection every publish fails, and no message comes any more."""
-
-    def __init__(self) -> None:
-        self.messages = self._never()
-
-    async def _never(self) -> Any:
-        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
-        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
-        yield aiomqtt.Message("banua/v1/kalsel-0001/state", b"?", 1, False, 1, None)
-        await asyncio.sleep(60)
-
-    async def subscribe(self, *_: Any, **__: Any) -> None: ...
-
-
-def test_a_worker_that_fails_ends_the_connection_even_while_the_queue_is_full(engine: Engine) -> None:
-    """Nothing may wait for a queue that nobody empties: the connection ends, with the worker's own error."""
-    ingest = Ingest(
-        engine, Metrics(engine), Limits(queue_max=1, commit_max_batches=1, commit_wait_ms=0), lambda: 0, lambda _: None
-    )
-
-    async def fails(_group: Any) -> Any:
-        raise aiomqtt.MqttError("lost")
-
-    ingest._stored = fails  # type: ignore[method-assign, assignment]
-    lost: Any = LostBroker()
-
-    async def serve() -> str:
-        try:
-            await asyncio.wait_for(ingest._serve(lost, ""), 5)
-        except aiomqtt.MqttError as error:
-            return str(error)
-        return "ended without a word"
-
-    assert asyncio.run(serve()) == "lost"
+    assert len(ingest._stored([(Message("banua/v1/p1/batch", b"1", 0), False)] * 2)) == 2
 
 
 class OneIsTorn:

@@ -34,7 +34,6 @@ def test_what_is_not_said_has_the_documented_default(tmp_path: Path) -> None:
     assert loaded.limits.model_dump() == {
         "commit_max_batches": 200,
         "commit_wait_ms": 50,
-        "queue_max": 2000,
         "quarantine_max_mb": 200,
     }
 
@@ -132,8 +131,8 @@ def test_without_tls_on_this_machine_the_port_is_1883(tmp_path: Path, host: str)
             ],
         ),
         (
-            _GOOD + "[web]\nport = 0\n[limits]\nqueue_max = 100\n",
-            ["web.port: 0 is outside 1…65535", "limits.queue_max: 100 is less than commit_max_batches (200)"],
+            _GOOD + "[web]\nport = 0\n[limits]\ncommit_max_batches = 1001\n",
+            ["web.port: 0 is outside 1…65535", "limits.commit_max_batches: 1001 is outside 1…1000"],
         ),
         (_GOOD + "[limits]\ncommit_wait_ms = 1.5\n", ["limits.commit_wait_ms: 1.5 is not a whole number"]),
         ("state_dir = \n", ["not TOML: Invalid value (at line 1, column 13)"]),

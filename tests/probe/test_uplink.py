@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import queue
 import random
-import socket
-import threading
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,62 +14,12 @@ from banua_probe.app import Probe
 from banua_probe.config import Broker, Config
 from banua_probe.outbox import Outbox, Owner
 from banua_probe.uplink import Connected, Down, Uplink
+from tests.small_broker import CONNECT, DISCONNECT, SUBSCRIBE, SmallBroker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONNECT, SUBSCRIBE, DISCONNECT = 0x10, 0x80, 0xE0
 TOPICS = ["banua/v1/kalsel-0001/receipt", "banua/v1/kalsel-0001/config"]
-
-
-class SmallBroker:
-    """Answers CONNECT, and each SUBSCRIBE with `codes`; knows nothing else of MQTT, and notes what it got."""
-
-    def __init__(self, *codes: int) -> None:
-        self.codes, self.got, self.connections = bytes(codes), list[int](), 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with client, client.makefile("rb") as stream:
-                self._talk(client, stream)
-
-    def _talk(self, client: socket.socket, stream: Any) -> None:
-        version = b"\x00"
-        while first := stream.read(1):
-            size, shift = 0, 0
-            while True:
-                byte = stream.read(1)[0]
-                size |= (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            body = stream.read(size)
-            self.got.append(first[0] & 0xF0)
-            if self.got[-1] == CONNECT:
-                version = body[6:7]
-                client.sendall(b"\x20\x03\x00\x00\x00" if version == b"\x05" else b"\x20\x02\x00\x00")
-            elif self.got[-1] == SUBSCRIBE:
-                rest = body[:2] + (b"\x00" if version == b"\x05" else b"") + self.codes
-                client.sendall(bytes([0x90, len(rest)]) + rest)
-            elif self.got[-1] == DISCONNECT:
-                return
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from banua_collector.db import migrate, open_engine, reading
 from banua_collector.errors import CollectorError
 from banua_collector.ingest import Ingest
 from banua_collector.metrics import Metrics
+from banua_collector.opened import Opened
 from banua_collector.project.influx import InfluxProjection, age_s, backlog
 from banua_collector.project.target import InfluxTarget, TargetUnavailableError
 from banua_collector.registry import load_villages
@@ -154,8 +155,9 @@ def run(config: Config) -> int:
     gc.freeze()  # what is loaded stays; rows come and go by the ten thousand and form no cycles
     gc.set_threshold(100_000, 50, 1000)
     metrics = Metrics(engine)
-    ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point())
-    loop = _projection(config, engine, metrics)
+    opened = None if config.influx is None else Opened(time.monotonic)
+    ingest = Ingest(engine, metrics, config.limits, wall_ms, crash_point(), opened)
+    loop = _projection(config, engine, metrics, opened)
     server = _web(config, metrics, ingest, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ingest.stop())
@@ -179,11 +181,11 @@ def influx_target(influx: Influx) -> InfluxTarget:
     return InfluxTarget(influx.url, influx.org, influx.bucket, read_secret(influx.token_file))
 
 
-def _projection(config: Config, engine: Engine, metrics: Metrics) -> ProjectionLoop | None:
+def _projection(config: Config, engine: Engine, metrics: Metrics, opened: Opened | None) -> ProjectionLoop | None:
     if config.influx is None:
         return None
     target = influx_target(config.influx)
-    loop = ProjectionLoop(engine, InfluxProjection(engine, target, wall_ms), metrics)
+    loop = ProjectionLoop(engine, InfluxProjection(engine, target, wall_ms, opened), metrics)
     loop.start()
     return loop
 

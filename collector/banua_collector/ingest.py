@@ -20,6 +20,7 @@ from banua_collector.config import Broker, Limits
 from banua_collector.db import ensure_month
 from banua_collector.errors import BrokerError, ConfigError
 from banua_collector.metrics import Metrics
+from banua_collector.opened import Opened
 from banua_collector.speakers import Speakers
 from banua_collector.verify import Message, Refused, Unreadable, Verified
 from banua_wire import birth
@@ -44,8 +45,10 @@ class Ingest:
         limits: Limits,
         now_ms: Callable[[], int],
         checkpoint: Callable[[str], None],
+        opened: Opened | None = None,
     ) -> None:
-        """Prepare; `checkpoint` marks crash points for tests."""
+        """Prepare; `checkpoint` marks crash points for tests, `opened` gets what a projection will want to read."""
+        self._opened = opened
         self._engine, self._metrics, self._limits = engine, metrics, limits
         self._now_ms, self._checkpoint = now_ms, checkpoint
         self._group: list[tuple[Message, bool]] = []
@@ -164,6 +167,7 @@ class Ingest:
                 self._answer_birth(conn, speakers, message, done, retained=retained)
             self._checkpoint("before_commit")
         self._checkpoint("after_commit")
+        self._hand_on(judged, done.outcomes)
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
         for outcome in done.outcomes:
             self._metrics.batches.labels(outcome).inc()
@@ -171,6 +175,12 @@ class Ingest:
             self._metrics.rows.labels(kind).inc(n)
         self.failure = ""
         return done.receipts
+
+    def _hand_on(self, judged: list[Verified | Refused], outcomes: list[str]) -> None:
+        if self._opened is not None:
+            for item, outcome in zip(judged, outcomes, strict=True):
+                if isinstance(item, Verified) and outcome == "journalled":
+                    self._opened.keep(item.digest, item.blocks)
 
     def _answer_birth(
         self, conn: Connection, speakers: Speakers, message: Message, done: journal.Committed, *, retained: bool

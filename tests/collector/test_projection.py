@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from banua_collector import db, journal, registry
+from banua_collector.config import Limits
+from banua_collector.ingest import Ingest
+from banua_collector.metrics import Metrics
+from banua_collector.opened import Opened
 from banua_collector.project import influx
 from banua_collector.project.influx import InfluxProjection, backlog
 from banua_collector.project.target import Refusal, TargetUnavailableError
+from banua_collector.registry import Affected
 from banua_collector.tables import boots, events, refused, todo, written
 from banua_wire import batch
+from banua_wire.batch import open_blocks
 from banua_wire.rows import Row
 from tests.collector.fleet import NOW_MS, radio
 from tests.collector.memory import MemoryTarget
@@ -400,6 +406,51 @@ def test_plain_work_leaves_alone_what_shares_its_time_with_what_stands(chain: Ch
     chain.take(2, [anchor(5, NOW_MS + 5), radio(10, rsrp_dbm=-60)], boot=B)
     assert chain.projection.project_plain() == 0
     assert len([1 for series, _ in chain.project() if series.startswith("radio")]) == 2
+
+
+@pytest.mark.parametrize("later_ms", [100_000, 3 * 3_600_000])
+def test_plain_work_looks_at_each_of_several_times(chain: Chain, later_ms: int) -> None:
+    """Only the first of two batches shares its time with what stands; the second is of the same hour, or of another."""
+    chain.take(1, [anchor(0, NOW_MS), radio(10)])
+    assert chain.projection.project_plain() == 1
+    chain.take(2, [anchor(5, NOW_MS + 5), radio(10, rsrp_dbm=-60)], boot=B)
+    chain.take(3, [radio(later_ms), radio(later_ms + 5)], boot=B)
+    assert chain.projection.project_plain() == 0
+    assert chain.times() == [NOW_MS + 10, NOW_MS + 10, NOW_MS + later_ms, NOW_MS + later_ms + 5]
+
+
+def test_what_ingest_has_opened_reads_as_what_is_in_the_journal(engine: Engine) -> None:
+    """The same batches, once handed over and once opened anew: the target holds the same, and nothing is kept."""
+    _prepare(engine)
+    opened = Opened(lambda: 0.0)
+    read, handed = Chain(engine), Chain(engine)
+    handed.projection = InfluxProjection(engine, handed.target, lambda: NOW_MS, opened)
+    rows = [anchor(0, NOW_MS), *(radio(10 * n + 1, modem=f"m{n % 3}", rsrp_dbm=-60 - n) for n in range(30))]
+    ingest = Ingest(engine, Metrics(engine), Limits(), lambda: NOW_MS, lambda _: None, opened)
+    ingest.take([(message(1, rows), False)])
+    assert opened.rows == 31
+    expected = dict(handed.project())
+    assert opened.rows == 0
+    with engine.begin() as conn:
+        journal.replay(conn, Affected(1, 0, None), NOW_MS)
+    assert read.project() == expected
+    assert len(expected) == 31
+
+
+def test_what_is_handed_over_is_bounded_in_rows_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("banua_collector.opened.MAX_ROWS", 5)
+    now = 0.0
+    opened = Opened(lambda: now)
+    payloads = {seq: message(seq, [radio(n) for n in range(rows)]).payload for seq, rows in ((1, 3), (2, 3), (3, 2))}
+    for seq, payload in payloads.items():
+        opened.keep(bytes([seq]), open_blocks(payload))
+    assert opened.rows == 5, "the second had no room, the third had"
+    opened.keep(b"\1", open_blocks(payloads[1]))
+    assert opened.rows == 5, "what is kept is not counted twice"
+    now = 61.0
+    opened.keep(b"\2", open_blocks(payloads[2]))
+    assert opened.rows == 3, "the old ones are forgotten"
+    assert opened.blocks(b"\1", payloads[1]) == open_blocks(payloads[1]), "and read from what the journal has"
 
 
 def test_what_a_target_that_was_started_anew_has_forgotten_is_written_again(chain: Chain) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
 
 from banua_collector import boots as boot_rules
 from banua_collector.boots import anchors_by_boot
 from banua_collector.dating import Anchor, dates, in_order
+from banua_collector.opened import Opened
 from banua_collector.project.points import Candidate, Point, Speaker, Twins, candidates_of, points
 from banua_collector.registry import deployments_by_probe
 from banua_collector.tables import batches, boots, probes, todo, written
-from banua_wire.batch import open_blocks
 
 NAME: Final = "influx"
 GROUP: Final = 100
@@ -32,6 +32,7 @@ IDS: Final = 200
 GOOD_ERROR_MS: Final = 2000
 """A row is written once its time is known this well, or its boot is over."""
 T = TypeVar("T")
+_HOUR_MS: Final = 3_600_000
 _PLACED: Final = ("ok", "released")
 
 
@@ -67,10 +68,10 @@ def oldest_probes(conn: Connection, skip: Iterable[int], limit: int) -> list[int
     return list(dict.fromkeys(conn.execute(oldest.order_by(todo.c.id).limit(limit)).scalars()))
 
 
-def gather(conn: Connection, probe_id: int) -> Plan:
+def gather(conn: Connection, probe_id: int, opened: Opened) -> Plan:
     """Return what to do about the oldest work of one probe."""
     (work,) = _begun(conn, [probe_id], GROUP)
-    known = _Known(conn)
+    known = _Known(conn, opened)
     _load(conn, [work], known)
     # widen to every batch that shares the range, again as long as that brings a changed batch with its own range
     while near := _near(conn, work):
@@ -80,19 +81,11 @@ def gather(conn: Connection, probe_id: int) -> Plan:
     return _plan(work)
 
 
-def gather_many(conn: Connection, probe_ids: Collection[int]) -> list[Plan]:
+def gather_many(conn: Connection, probe_ids: Collection[int], opened: Opened) -> list[Plan]:
     """Return what to do about the oldest work of several probes, of those where it only has to be written."""
     works = _begun(conn, probe_ids, MANY)
-    _load(conn, works, _Known(conn))
-    ranges = {work.probe_id: _ranges(work) for work in works}
-    crowded = {probe_id for probe_id, spans in ranges.items() if len(spans) > SPANS}
-    spans = [(each, span) for each, found in ranges.items() if each not in crowded for span in found]
-    here = {batch_id for work in works for batch_id in work.batches}
-    for some in _in_pieces(spans):
-        shared = select(written.c.probe_id, written.c.batch_id)
-        for row in conn.execute(shared.where(or_(*(_shares(each, *span) for each, span in some)))):
-            if row.batch_id not in here:
-                crowded.add(row.probe_id)
+    _load(conn, works, _Known(conn, opened))
+    crowded = _crowded(conn, works)
     plans = [_plan(work) for work in works if work.probe_id not in crowded]
     return [plan for plan in plans if not plan.deletes]
 
@@ -142,18 +135,37 @@ def _near(conn: Connection, work: Work) -> set[int]:
     """Return the batches that share the time ranges of `work` and are not in it."""
     near: set[int] = set()
     for first, last in _ranges(work):
-        near |= set(conn.execute(select(written.c.batch_id).where(_shares(work.probe_id, first, last))).scalars())
+        near |= set(conn.execute(select(written.c.batch_id).where(_shares([work.probe_id], first, last))).scalars())
     return near - set(work.batches) - set(work.gone)
 
 
-def _shares(probe_id: int, first_ms: int, last_ms: int) -> ColumnElement[bool]:
-    """Return what a `written` row of the probe meets whose points stand, or may stand, in a range of time."""
+def _shares(probe_ids: Collection[int], first_ms: int, last_ms: int) -> ColumnElement[bool]:
+    """Return what a `written` row of the probes meets whose points stand, or may stand, in a range of time."""
     return and_(
         written.c.projection == NAME,
-        written.c.probe_id == probe_id,
+        written.c.probe_id.in_(probe_ids),
         written.c.last_ms >= first_ms - 1,
         written.c.first_ms <= last_ms + 1,
     )
+
+
+def _crowded(conn: Connection, works: Sequence[Work]) -> set[int]:
+    """Return the probes beside whose due batches others stand, or whose work is in too many places to look."""
+    ranges = {work.probe_id: _ranges(work) for work in works}
+    crowded = {probe_id for probe_id, spans in ranges.items() if len(spans) > SPANS}
+    alike: dict[tuple[int, int], dict[int, list[tuple[int, int]]]] = {}  # fleets speak of the same hours: few questions
+    for probe_id, spans in ranges.items():
+        for first, last in spans if probe_id not in crowded else ():
+            hour_and_length = last // _HOUR_MS, (last - first).bit_length()
+            alike.setdefault(hour_and_length, {}).setdefault(probe_id, []).append((first, last))
+    here = {batch_id for work in works for batch_id in work.batches}
+    for by_probe in alike.values():
+        begins = min(first for spans in by_probe.values() for first, _ in spans)
+        ends = max(last for spans in by_probe.values() for _, last in spans)
+        for row in conn.execute(select(written).where(_shares(list(by_probe), begins, ends))):
+            if row.batch_id not in here and _touches(row, by_probe[row.probe_id]):
+                crowded.add(row.probe_id)
+    return crowded
 
 
 def _in_pieces(ids: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -163,8 +175,8 @@ def _in_pieces(ids: Sequence[T]) -> Iterator[Sequence[T]]:
 class _Known:
     """Anchors and standing of some probes' boots, looked up once each."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+    def __init__(self, conn: Connection, opened: Opened) -> None:
+        self._conn, self._opened = conn, opened
         self._boots: dict[tuple[int, bytes], Row[Any]] = {}
         self._anchors: dict[tuple[int, bytes], list[Anchor]] = {}
         self._over: dict[tuple[int, bytes], bool] = {}
@@ -189,7 +201,7 @@ class _Known:
             return [], 0
         candidates: list[Candidate] = []
         rows = 0
-        for block in open_blocks(batch.message):
+        for block in self._opened.blocks(batch.hash, batch.message):
             if block.kind.sink == NAME:
                 dated = dates(block.boottimes_ms, self._anchors[who])
                 if any(each is None or each.error_ms > GOOD_ERROR_MS for each in dated) and not self._is_over(boot):

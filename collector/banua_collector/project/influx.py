@@ -5,6 +5,7 @@ everything in it written anew. That it is under way, and where points of it may 
 crash anywhere is made good by doing it again, even if by then the times or places are others.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_,
 
 from banua_collector.db import Claim, insert_or, lock_probes, reading
 from banua_collector.journal import due_batches
+from banua_collector.opened import Opened
 from banua_collector.project.gather import IDS, MANY, NAME, Plan, gather, gather_many, note_of, oldest_probes, touched
 from banua_collector.project.target import Refusal, Target
 from banua_collector.tables import events, refused, targets, todo, written
@@ -25,9 +27,10 @@ LINES: Final = 5000
 class InfluxProjection:
     """Carries due batches to a target."""
 
-    def __init__(self, engine: Engine, target: Target, now_ms: Callable[[], int]) -> None:
-        """Prepare; `step` does the work."""
+    def __init__(self, engine: Engine, target: Target, now_ms: Callable[[], int], opened: Opened | None = None) -> None:
+        """Prepare; `step` does the work. `opened` may know batches that this process has just read."""
         self._engine, self._target, self._now_ms = engine, target, now_ms
+        self._opened = opened or Opened(time.monotonic)
         self.points_written = 0
         self.points_refused = 0
         self.ranges_deleted = 0
@@ -53,7 +56,7 @@ class InfluxProjection:
             if not claim.take([probe_id]):
                 return False
             with reading(self._engine) as conn:
-                plan = gather(conn, probe_id)
+                plan = gather(conn, probe_id, self._opened)
             self._carry_out([plan])
         return True
 
@@ -69,7 +72,7 @@ class InfluxProjection:
             if not claimed:
                 return 0
             with reading(self._engine) as conn:
-                plans = gather_many(conn, claimed)
+                plans = gather_many(conn, claimed, self._opened)
             self._carry_out(plans)
         return sum(len(plan.writes) for plan in plans)
 

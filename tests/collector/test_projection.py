@@ -419,6 +419,15 @@ def test_plain_work_looks_at_each_of_several_times(chain: Chain, later_ms: int) 
     assert chain.times() == [NOW_MS + 10, NOW_MS + 10, NOW_MS + later_ms, NOW_MS + later_ms + 5]
 
 
+def test_large_batches_are_taken_fewer_at_once(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by rows; a batch that is larger than that alone is taken alone."""
+    monkeypatch.setattr("banua_collector.project.gather.ROWS", 7)
+    for seq, rows in enumerate((9, 3, 3, 3), start=1):
+        chain.take(seq, [anchor(100 * seq, NOW_MS + 100 * seq), *(radio(100 * seq + n) for n in range(rows - 1))])
+    assert [chain.projection.project_plain() for _ in range(4)] == [1, 2, 1, 0]
+    assert len(chain.times()) == 14
+
+
 def test_what_ingest_has_opened_reads_as_what_is_in_the_journal(engine: Engine) -> None:
     """The same batches, once handed over and once opened anew: the target holds the same, and nothing is kept."""
     _prepare(engine)

@@ -8,6 +8,7 @@ rest to `gather`.
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
@@ -25,6 +26,8 @@ GROUP: Final = 100
 """Most due batches of one probe taken at once."""
 MANY: Final = 200
 """Most due batches of all probes taken at once."""
+ROWS: Final = 24_000
+"""Most rows in those, or one batch: a batch has up to 4096."""
 SPANS: Final = 3
 """Most separate ranges of time in one probe's plain work."""
 IDS: Final = 200
@@ -101,13 +104,17 @@ def _begun(conn: Connection, probe_ids: Collection[int], limit: int) -> list[Wor
         for probe in conn.execute(select(probes).where(probes.c.id.in_(probe_ids)))
     }
     oldest = (
-        select(todo.c.batch_id)
+        select(todo.c.batch_id, batches.c.rows)
+        .outerjoin(batches, batches.c.id == todo.c.batch_id)
         .where(todo.c.projection == NAME, todo.c.probe_id.in_(probe_ids))
-        .group_by(todo.c.batch_id)
+        .group_by(todo.c.batch_id, batches.c.rows)
         .order_by(func.min(todo.c.id))
         .limit(limit)
     )
-    for some in _in_pieces(conn.execute(oldest).scalars().all()):
+    found = conn.execute(oldest).all()
+    rows = accumulate(row.rows or 0 for row in found)
+    ids = [row.batch_id for row, until in zip(found, rows, strict=True) if until <= ROWS or row is found[0]]
+    for some in _in_pieces(ids):
         due = select(todo.c.id, todo.c.probe_id, todo.c.batch_id)
         for row in conn.execute(due.where(todo.c.projection == NAME, todo.c.batch_id.in_(some))):
             works[row.probe_id].todo_ids.append(row.id)

@@ -21,7 +21,8 @@ from banua_probe.clock import Anchor
 from banua_probe.config import Config, check_secret
 from banua_probe.delivery import MAX_TRIES, WINDOW, Delivery
 from banua_probe.errors import ConfigError, OutboxError
-from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox, Owner, Ref
+from banua_probe.outbox import Outbox, Owner, Ref
+from banua_probe.outbox_file import EVICTABLE, REFUSED, SET_ASIDE, WAITING
 from banua_probe.schedule import Periodic, SealPolicy
 from banua_probe.sensors import Surroundings, Task, tasks
 from banua_probe.uplink import NO_SUBSCRIBERS, Connected, Down, Event, Incoming, Puback, Uplink

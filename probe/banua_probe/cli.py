@@ -154,7 +154,7 @@ def _decode(arguments: argparse.Namespace) -> int:
 
 def _outbox(arguments: argparse.Namespace) -> int:
     """Say what the outbox holds, from a copy: the daemon that may run keeps the file locked."""
-    from banua_probe.outbox import copied, counts  # noqa: PLC0415
+    from banua_probe.outbox_file import copied, counts  # noqa: PLC0415
 
     file = _config(arguments).outbox_file
     if not file.exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nacl.signing import SigningKey
 
-from banua_probe.outbox import EVICTABLE
+from banua_probe.outbox_file import EVICTABLE
 from tests.probe.outboxes import Bench, tick
 
 if TYPE_CHECKING:

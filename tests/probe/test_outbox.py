@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from banua_probe import outbox as module
+from banua_probe import outbox_file
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING, Outbox, Owner
+from banua_probe.outbox import Outbox, Owner
+from banua_probe.outbox_file import EVICTABLE, REFUSED, SET_ASIDE, WAITING
 from banua_wire import batch, signature
 from banua_wire.errors import WireError
 from banua_wire.rows import Row
@@ -231,9 +233,9 @@ def test_pages_are_small_in_a_new_file_and_in_an_old_one_that_is_cheaply_rewritt
 REPAGE = """
 import os, resource, signal, sys
 from pathlib import Path
-from banua_probe import outbox
-db = outbox._connect(Path(sys.argv[1]))
-outbox._prepare(db)
+from banua_probe import outbox_file
+db = outbox_file.connect(Path(sys.argv[1]))
+outbox_file.prepare(db)
 db.execute("PRAGMA cache_size=2")  # pages reach the file before the commit does
 left, largest = int(sys.argv[2]), int(sys.argv[3])
 def step():
@@ -243,7 +245,7 @@ def step():
         os.kill(os.getpid(), signal.SIGKILL)
 db.set_progress_handler(step, 20)
 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-outbox._repage(db)
+outbox_file.repage(db)
 assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 """
 ALL_THERE = {"waiting": 1, "evictable": 0, "refused": 0, "set_aside": 0, "open_rows": 300, "rows_aside": 1}
@@ -259,8 +261,8 @@ def test_a_disk_without_room_for_other_pages_keeps_the_old_ones(bench: Bench) ->
     of_large_pages(bench.path, 300)
     assert repage(bench.path, 100_000, 8192) == 0
     assert page_bytes(bench.path) == 4096
-    with module.copied(bench.path) as db:
-        assert module.counts(db) == ALL_THERE
+    with outbox_file.copied(bench.path) as db:
+        assert outbox_file.counts(db) == ALL_THERE
 
 
 def test_a_kill_while_the_pages_are_made_others_loses_nothing(bench: Bench) -> None:
@@ -271,8 +273,8 @@ def test_a_kill_while_the_pages_are_made_others_loses_nothing(bench: Bench) -> N
     for steps in (1, 3, 10, 30, 60, 100, 200, 100_000):
         bench.path.write_bytes(original)
         repage(bench.path, steps, 10**9)
-        with module.copied(bench.path) as db:
-            assert module.counts(db) == ALL_THERE
+        with outbox_file.copied(bench.path) as db:
+            assert outbox_file.counts(db) == ALL_THERE
         sizes.add(page_bytes(bench.path))
         outbox = bench.open()
         assert (outbox.open_rows, outbox.waiting) == (300, 1)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from banua_probe import outbox as module
+from banua_probe import outbox_file as module
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import copied, counts
+from banua_probe.outbox_file import copied, counts
 from tests.probe.outboxes import Bench, tick
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 DAEMON = """
 import sys, time
 from pathlib import Path
-from banua_probe.outbox import EVICTABLE, Outbox, Owner
+from banua_probe.outbox import Outbox, Owner
+from banua_probe.outbox_file import EVICTABLE
 from banua_wire.rows import Row
 now = 0
 def boottime_ms():

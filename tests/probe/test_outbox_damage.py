@@ -16,7 +16,8 @@ import pytest
 from banua_probe.app import RETRY_MS, Probe, Rows
 from banua_probe.config import Broker, Config, Schedule
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import PAGE_BYTES, REFUSED, SET_ASIDE, Outbox, Owner, Ref
+from banua_probe.outbox import Outbox, Owner, Ref
+from banua_probe.outbox_file import PAGE_BYTES, REFUSED, SET_ASIDE
 from banua_probe.uplink import Connected, Down, Incoming
 from banua_wire import batch, receipt
 from banua_wire.envelope import unpack

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from banua_probe.errors import OutboxError
-from banua_probe.outbox import EVICTABLE, REFUSED, SET_ASIDE, WAITING
+from banua_probe.outbox_file import EVICTABLE, REFUSED, SET_ASIDE, WAITING
 from banua_wire.rows import Row
 from tests.probe.outboxes import Bench, Crash, receipt, stored, tick
 

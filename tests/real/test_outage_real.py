@@ -23,7 +23,8 @@ from banua_probe import app, clock
 from banua_probe.app import Probe, Rows, read_secret
 from banua_probe.clock import Anchor
 from banua_probe.config import load
-from banua_probe.outbox import Outbox, Owner, copied, counts
+from banua_probe.outbox import Outbox, Owner
+from banua_probe.outbox_file import copied, counts
 from banua_probe.uplink import Uplink
 from tests.real.mosquitto import Mosquitto
 from tests.real.parts import ROOT

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from banua_probe.outbox import copied
+from banua_probe.outbox_file import copied
 from tests.real.server import free_port
 
 if TYPE_CHECKING:

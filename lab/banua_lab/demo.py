@@ -23,10 +23,10 @@ from typing import Final
 
 from banua_lab.ca import Authority
 from banua_lab.modem import EmulatedModem
+from banua_lab.ports import HOST, free_port
 from banua_lab.scenario import load
 from banua_probe import cli as probe_cli
 
-HOST: Final = "127.0.0.1"
 PROBE: Final = "contoh-1"
 VILLAGE: Final = "63.71.01.1001"
 START_S: Final = 40
@@ -69,7 +69,7 @@ class Demo:
         """Prepare; `stack` ends what was started, in reverse order."""
         self._state, self._port, self._broker, self._stack, self._stop = state, port, broker, stack, stop
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._broker_port = _free_port()
+        self._broker_port = free_port()
         self._broker_name = ""
         self._began_ms = time.time_ns() // 1_000_000
 
@@ -289,12 +289,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 def _refuse_busy(port: int) -> None:

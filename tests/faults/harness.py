@@ -28,11 +28,11 @@ import psycopg
 from nacl.signing import SigningKey
 
 from banua_lab.load import DRAIN_EVENTS
+from banua_lab.ports import free_port
 from banua_wire.batch import open_rows
 from banua_wire.envelope import unpack
 from tests.faults.compare import Evidence, Identity, Look, Made, Name, Stored, differences
 from tests.faults.watcher import WatchedMosquitto, Watcher
-from tests.real.server import free_port
 from tests.system.rig import Rig, module, rows, truth_lines, wait_for
 
 if TYPE_CHECKING:

@@ -8,17 +8,12 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from banua_lab.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server(abc.ABC):

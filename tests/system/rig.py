@@ -15,8 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from banua_lab.ports import free_port
 from banua_probe.outbox_file import copied
-from tests.real.server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from banua_lab.ports import free_port
 from tests.real.parts import ROOT, require_real
-from tests.real.server import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from banua_collector.db import migrate, open_engine
 from banua_lab.bench.figures import Figure
 from banua_lab.bench.fleet import Batch, Probe, batches, fleet, register
-from banua_lab.bench.servers import HOST, BenchError, Collector, Influxd, Memory, Mosquitto
+from banua_lab.bench.servers import BenchError, Collector, Influxd, Memory, Mosquitto
+from banua_lab.ports import HOST
 from banua_wire import receipt
 from banua_wire.topics import topic
 

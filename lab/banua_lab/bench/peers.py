@@ -21,7 +21,8 @@ from banua_collector.dating import Anchor, Dated, date
 from banua_lab.bench import ingest
 from banua_lab.bench.figures import Figure
 from banua_lab.bench.fleet import VILLAGE, Batch, Probe, batches, fleet
-from banua_lab.bench.servers import HOST, BenchError, Influxd, Memory, Mosquitto, Server, found
+from banua_lab.bench.servers import BenchError, Influxd, Memory, Mosquitto, Server, found
+from banua_lab.ports import HOST
 from banua_wire.batch import open_rows
 from banua_wire.rows import Row
 

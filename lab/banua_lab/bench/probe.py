@@ -9,7 +9,6 @@ the burst of the start is told apart.
 import argparse
 import contextlib
 import os
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from banua_lab.bench.figures import Figure
-from banua_lab.demo import HOST, PROBE, Demo, DemoError, register_demo
+from banua_lab.demo import PROBE, Demo, DemoError, register_demo
 from banua_lab.faults import DnsFault, DnsMode, WebFault
 from banua_lab.modem import EmulatedModem
+from banua_lab.ports import HOST, free_port
 from banua_lab.scenario import load
 from banua_probe import cli as probe_cli
 from banua_wire.batch import open_rows
@@ -173,13 +173,6 @@ def memory_mb(status: str) -> tuple[float, float]:
     lines = dict(line.split(":", 1) for line in status.splitlines())
     rss, peak = (int(lines[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
     return rss, peak
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback on which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 def _program(name: str, config: Path) -> Sequence[str | Path]:

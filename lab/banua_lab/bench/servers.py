@@ -23,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-HOST: Final = "127.0.0.1"
+from banua_lab.ports import HOST, free_port
+
 START_S: Final = 40
 SAMPLE_S: Final = 0.1
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -249,13 +250,6 @@ def found(name: str) -> str:
     if answer.returncode:
         raise BenchError(f"{name} is missing; tools/get-{name} makes it")
     return answer.stdout.strip()
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 def listening(port: int) -> bool:

@@ -18,10 +18,10 @@ class SmallBroker:
     not empty.
     """
 
-    def __init__(self, *codes: int, silent_to: tuple[int, ...] = (), then: bytes = b"") -> None:
+    def __init__(self, *codes: int, silent_to: tuple[int, ...] = (), then: bytes = b"", port: int = 0) -> None:
         self.codes, self.silent_to, self.then = bytes(codes), silent_to, then
         self.got, self.versions, self.connections = list[int](), list[int](), 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 

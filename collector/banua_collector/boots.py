@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from banua_collector.dating import Anchor, date, in_order
+from banua_collector.db import among
 from banua_collector.errors import RegistryError
 from banua_collector.tables import anchors, boots, events
 
@@ -173,8 +174,8 @@ def _overlap(row: Row[Any], values: dict[str, Any]) -> bool:
 
 
 def _rows_of(conn: Connection, wanted: Collection[tuple[int, bytes]]) -> dict[tuple[int, bytes], Row[Any]]:
-    who = tuple_(boots.c.probe_id, boots.c.boot_id)
-    return {(row.probe_id, row.boot_id): row for row in conn.execute(select(boots).where(who.in_(wanted)))}
+    found = conn.execute(select(boots).where(among(wanted, boots.c.probe_id, boots.c.boot_id)))
+    return {(row.probe_id, row.boot_id): row for row in found}
 
 
 def anchors_by_boot(
@@ -182,7 +183,7 @@ def anchors_by_boot(
 ) -> dict[tuple[int, bytes], list[tuple[int, Anchor]]]:
     """Return every anchor of some boots, each beside the batch that brought it."""
     found: dict[tuple[int, bytes], list[tuple[int, Anchor]]] = {}
-    for row in conn.execute(select(anchors).where(tuple_(anchors.c.probe_id, anchors.c.boot_id).in_(wanted))):
+    for row in conn.execute(select(anchors).where(among(wanted, anchors.c.probe_id, anchors.c.boot_id))):
         anchor = Anchor(row.boottime_ms, row.error_ms, row.unix_ms)
         found.setdefault((row.probe_id, row.boot_id), []).append((row.batch_id, anchor))
     return found

@@ -9,18 +9,35 @@ conn``, and then needs no lock: it sees one committed state and holds nobody up.
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, make_url, select, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    false,
+    insert,
+    make_url,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from banua_collector.clock import month_span, wall_ms
 from banua_collector.errors import DatabaseError
@@ -137,6 +154,34 @@ def size_bytes(conn: Connection) -> int:
 def insert_or(conn: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT that can say ON CONFLICT."""
     return postgresql.insert(table) if is_postgresql(conn) else sqlite.insert(table)
+
+
+def among(wanted: Collection[tuple[Any, ...]], *columns: Column[Any]) -> ColumnElement[bool]:
+    """Return what a row of one table meets whose `columns` are one of the `wanted` tuples, each looked up by an index.
+
+    PostgreSQL does so with a plain IN. SQLite would read the whole table, or all that share the first column; it looks
+    them up where the tuples are joined to the table.
+    """
+    return _Among(tuple_(*columns).in_(list(wanted))) if wanted else false()
+
+
+class _Among(FunctionElement[bool]):
+    inherit_cache = True
+
+
+@compiles(_Among)
+def _in(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_Among, _SQLITE)
+def _in_joined(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    (is_in,) = element.clauses
+    columns = list(is_in.left.clauses)
+    tuples = compiler.process(is_in, **options).rpartition(" IN ")[2]
+    table = columns[0].table.name
+    alike = " AND ".join(f"k.{column.name} = v.column{n}" for n, column in enumerate(columns, start=1))
+    return f"{table}.rowid IN (SELECT k.rowid FROM {tuples} AS v JOIN {table} AS k ON {alike})"  # noqa: S608 (names of our tables)
 
 
 def lock_probes(conn: Connection, probe_ids: Iterable[int]) -> None:

@@ -13,6 +13,10 @@ class BrokerError(CollectorError):
     """There is no connection to the broker, or none any more."""
 
 
+class BrokerVersionError(BrokerError):
+    """The broker is there, and has not accepted the version of MQTT that was spoken to it."""
+
+
 class RegistryError(CollectorError):
     """A registry command names something unknown, or something that cannot be."""
 

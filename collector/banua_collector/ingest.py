@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from paho.mqtt.client import MQTTMessage
-from paho.mqtt.enums import MQTTProtocolVersion
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -18,12 +16,13 @@ from banua_collector import journal, mqtt
 from banua_collector.clock import month_of
 from banua_collector.config import Broker, Limits
 from banua_collector.db import ensure_month
-from banua_collector.errors import BrokerError, ConfigError
+from banua_collector.errors import BrokerError, BrokerVersionError, ConfigError
 from banua_collector.metrics import Metrics
 from banua_collector.opened import Opened
 from banua_collector.speakers import Speakers
 from banua_collector.verify import Message, Refused, Unreadable, Verified
 from banua_wire import birth
+from banua_wire.envelope import MAX_MESSAGE
 from banua_wire.errors import WireError
 from banua_wire.receipt import Receipt, encode
 from banua_wire.topics import parse, topic
@@ -31,6 +30,8 @@ from banua_wire.topics import parse, topic
 LOG: Final = logging.getLogger("banua_collector.ingest")
 RECONNECT_S: Final = (1.0, 60.0)
 RETRY_S: Final = 5.0
+MAX_VALUES: Final = 1_000_000
+"""Once so many values are opened they are committed: about 50 MB."""
 IDLE_S: Final = 0.5
 """How long a quiet broker is listened to before looking whether to stop."""
 
@@ -60,15 +61,16 @@ class Ingest:
     def run(self, broker: Broker) -> None:
         """Serve until `stop` is called, reconnecting for ever."""
         wait = RECONNECT_S[0]
-        version = mqtt.versions(broker.protocol)[0]
+        versions = mqtt.versions(broker)
+        version = versions[0]
         while not self._stopping:
             try:
-                with mqtt.Connection(broker, version, _topics(broker, version), self._heard) as connection:
+                with mqtt.Connection(broker, version, _topics(broker), self._heard, self._is_stopping) as connection:
                     wait = RECONNECT_S[0]
                     self._serve(connection)
             except (BrokerError, ConfigError) as error:  # files of TLS and password are read anew
-                versions = mqtt.versions(broker.protocol)
-                version = versions[(versions.index(version) + 1) % len(versions)] if not self.connected else version
+                if isinstance(error, BrokerVersionError):
+                    version = versions[(versions.index(version) + 1) % len(versions)]
                 self.failure = f"broker {broker.host}:{broker.port}: {error}"
                 LOG.warning("%s; next try in %.0f s", self.failure, wait)
             finally:
@@ -79,6 +81,9 @@ class Ingest:
     def stop(self) -> None:
         """Have `run` return soon; safe to call from a signal's handler."""
         self._stopping = True
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     def _pause(self, wait_s: float) -> None:
         end = time.monotonic() + wait_s
@@ -91,30 +96,40 @@ class Ingest:
         self.failure = ""
         LOG.info("connected")
         while not self._stopping:
-            self._read(connection)
-            group, self._group = self._group, []
-            if not group:
-                continue
-            self._metrics.group_batches.set(len(group))
-            receipts = self._stored(group)
-            self._checkpoint("before_receipt")
+            try:
+                self._read(connection)
+            finally:  # what was read is stored, whatever has become of the connection
+                receipts = self._store_read()
             for speaker, receipt in receipts:
-                connection.publish(topic(speaker, "receipt"), encode(receipt))
-                self._metrics.receipts.inc()
+                if connection.publish(topic(speaker, "receipt"), encode(receipt)):
+                    self._metrics.receipts.inc()
+
+    def _store_read(self) -> list[tuple[str, Receipt]]:
+        group, self._group = self._group, []
+        if not group:
+            return []
+        self._metrics.group_batches.set(len(group))
+        receipts = self._stored(group)
+        self._checkpoint("before_receipt")
+        return receipts
 
     def _read(self, connection: mqtt.Connection) -> None:
-        """Read until a group is full, or its first message has waited long enough for others."""
+        """Read until a group is full, or its first message has waited long enough and no other is there."""
         if not self._group:
             connection.turn(IDLE_S)
         end = time.monotonic() + self._limits.commit_wait_ms / 1000
         while self._group and len(self._group) < self._limits.commit_max_batches:
-            left = end - time.monotonic()
-            if left <= 0:
+            before, left = len(self._group), end - time.monotonic()
+            connection.turn(max(left, 0))
+            if left <= 0 and len(self._group) == before:
                 break
-            connection.turn(left)
 
-    def _heard(self, message: MQTTMessage) -> None:
-        self._group.append((Message(message.topic, bytes(message.payload), self._now_ms()), message.retain))
+    def _heard(self, on: str, payload: bytes, retained: bool) -> None:
+        if len(payload) > MAX_MESSAGE:
+            self._metrics.batches.labels("unreadable").inc()
+            LOG.warning("unreadable on %s: %d bytes, where a message has at most %d", on, len(payload), MAX_MESSAGE)
+        elif len(self._group) < self._limits.commit_max_batches:  # more come only before the subscription is granted
+            self._group.append((Message(on, payload, self._now_ms()), retained))
 
     def _stored(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
         """Store a group, trying again for as long as the database is away: nothing is receipted before.
@@ -146,22 +161,40 @@ class Ingest:
         return [*self._stored(group[:middle]), *self._stored(group[middle:])]
 
     def take(self, group: list[tuple[Message, bool]]) -> list[tuple[str, Receipt]]:
-        """Judge and store a group in one commit; return the receipts, which may be sent once this has returned."""
+        """Judge and store a group; return the receipts, which may be sent once this has returned.
+
+        It is one commit, or several where the group holds more than `MAX_VALUES`.
+        """
+        receipts: list[tuple[str, Receipt]] = []
+        while group:
+            taken, more = self._commit(group)
+            receipts += more
+            group = group[taken:]
+        return receipts
+
+    def _commit(self, group: list[tuple[Message, bool]]) -> tuple[int, list[tuple[str, Receipt]]]:
+        """Store as many messages of a group as may be opened at once; return how many, and their receipts."""
         began = time.perf_counter()
         max_bytes = self._limits.quarantine_max_mb * 1_000_000
         self._ensure_months(group)
         with self._engine.begin() as conn:
             speakers = Speakers(conn, (message.topic for message, _ in group))
-            births = [(message, retained) for message, retained in group if message.topic.endswith("/state")]
+            births: list[tuple[Message, bool]] = []
             judged: list[Verified | Refused] = []
-            for message, _ in group:
-                if message.topic.endswith("/batch"):
+            taken = values = 0
+            while taken < len(group) and values < MAX_VALUES:
+                message, retained = group[taken]
+                taken += 1
+                if message.topic.endswith("/state"):
+                    births.append((message, retained))
+                elif message.topic.endswith("/batch"):
                     judgement = speakers.judge(message)
                     if isinstance(judgement, Unreadable):
                         self._metrics.batches.labels("unreadable").inc()
                         LOG.warning("unreadable on %s: %s", message.topic, judgement.detail)
                     else:
                         judged.append(judgement)
+                        values += judgement.values
             done = journal.store(conn, judged, now_ms=self._now_ms(), quarantine_max_bytes=max_bytes)
             for message, retained in births:
                 self._answer_birth(conn, speakers, message, done, retained=retained)
@@ -174,7 +207,7 @@ class Ingest:
         for kind, n in done.rows.items():
             self._metrics.rows.labels(kind).inc(n)
         self.failure = ""
-        return done.receipts
+        return taken, done.receipts
 
     def _hand_on(self, judged: list[Verified | Refused], outcomes: list[str]) -> None:
         if self._opened is not None:
@@ -212,12 +245,7 @@ class Ingest:
         self._metrics.connected.set(int(connected))
 
 
-def _topics(broker: Broker, version: MQTTProtocolVersion) -> list[str]:
-    """Return what is subscribed to, through the shared subscription where there is one.
-
-    A broker that speaks only MQTT 3.1.1 may grant such a one and then deliver nothing, so that is refused here.
-    """
-    if broker.share is not None and version is not MQTTProtocolVersion.MQTTv5:
-        raise ConfigError("share needs MQTT 5, which this broker does not speak")
+def _topics(broker: Broker) -> list[str]:
+    """Return what is subscribed to, through the shared subscription where there is one."""
     prefix = "" if broker.share is None else f"$share/{broker.share}/"
     return [prefix + topic("+", leaf) for leaf in ("batch", "state")]

@@ -22,13 +22,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 
 from banua_collector import boots
 from banua_collector.clock import month_of
-from banua_collector.db import insert_or, lock_probes, new_journal_id
+from banua_collector.db import among, insert_or, lock_probes, new_journal_id
 from banua_collector.registry import Affected
 from banua_collector.tables import anchors, batches, events, journal, probes, quarantine, seen, streams, todo, written
 from banua_collector.verify import Refused, Verified
@@ -274,16 +273,16 @@ def _streams_of(conn: Connection, judged: Iterable[Verified | Refused], now_ms: 
     return {(speaker, stream): found[probe_id, stream] for (probe_id, stream), speaker in wanted.items()}
 
 
-def _stream_rows(conn: Connection, wanted: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
-    place = tuple_(streams.c.probe_id, streams.c.stream)
-    found = select(streams.c.probe_id, streams.c.stream, streams.c.id).where(place.in_(list(wanted)))
+def _stream_rows(conn: Connection, wanted: Collection[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
+    found = select(streams.c.probe_id, streams.c.stream, streams.c.id)
+    found = found.where(among(wanted, streams.c.probe_id, streams.c.stream))
     return {(row.probe_id, row.stream): row.id for row in conn.execute(found)}
 
 
-def _seen_at(conn: Connection, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[bytes | None, str]]:
+def _seen_at(conn: Connection, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], tuple[bytes | None, str]]:
     """Return hash and outcome of what is settled at these (stream row, seq)."""
     known = select(seen.c.stream_id, seen.c.seq, seen.c.hash, seen.c.how)
-    found = conn.execute(known.where(tuple_(seen.c.stream_id, seen.c.seq).in_(sorted(places))))
+    found = conn.execute(known.where(among(places, seen.c.stream_id, seen.c.seq)))
     return {(row.stream_id, row.seq): (row.hash, row.how) for row in found}
 
 
@@ -318,10 +317,10 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
     return reason
 
 
-def _not_here(conn: Connection, places: Iterable[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+def _not_here(conn: Connection, places: Collection[tuple[int, int]]) -> frozenset[tuple[int, int]]:
     """Return which of the (stream row, seq) have no batch in the journal."""
-    place = tuple_(batches.c.stream_id, batches.c.seq)
-    found = conn.execute(select(batches.c.stream_id, batches.c.seq).where(place.in_(sorted(places))))
+    place = batches.c.stream_id, batches.c.seq
+    found = conn.execute(select(*place).where(among(places, *place)))
     return frozenset(places) - {(row.stream_id, row.seq) for row in found}
 
 

@@ -4,6 +4,7 @@ So nothing waits in memory: what is not read yet waits in the broker. A collecto
 keepalive is taken for dead there, and probes are told that nobody listens.
 """
 
+import logging
 import secrets
 import select
 import ssl
@@ -14,37 +15,64 @@ from typing import Any, Final, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from banua_collector.config import Broker
-from banua_collector.errors import BrokerError
+from banua_collector.errors import BrokerError, BrokerVersionError
+from banua_wire.envelope import MAX_MESSAGE
 
+LOG: Final = logging.getLogger("banua_collector.mqtt")
 KEEPALIVE_S: Final = 60
-CONNECT_S: Final = 10
+CONNECT_S: Final = 5
 ANSWER_S: Final = 15
 """How long a broker may take to grant everything; one that cannot read our CONNECT may say nothing at all."""
+MAX_PACKET: Final = MAX_MESSAGE + 1024
+"""Most bytes of a packet, as a broker that speaks MQTT 5 is told."""
 _LOOK_S: Final = 0.5
+_UNSUPPORTED_VERSION: Final = (0x84, 0x01)
+"""What a broker answers to a version that it does not speak: in MQTT 5 and in 3.1.1."""
+
+Heard = Callable[[str, bytes, bool], None]
+"""Takes a message: topic, payload, and whether the broker only repeats what it retained."""
 
 
 class Connection:
     """A connection that subscribes at QoS 1; a context manager. BrokerError: there is none, or none any more."""
 
     def __init__(
-        self, broker: Broker, version: MQTTProtocolVersion, topics: Sequence[str], heard: Callable[[MQTTMessage], None]
+        self,
+        broker: Broker,
+        version: MQTTProtocolVersion,
+        topics: Sequence[str],
+        heard: Heard,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Connect and wait until all of `topics` are granted; `heard` gets every message, from within `turn`."""
-        self._topics, self._refusal, self._granted = topics, "", False
-        self._client = _client(broker, version)
-        self._client.on_connect, self._client.on_subscribe = self._connected, self._subscribed
-        self._client.on_disconnect = self._disconnected
-        self._client.on_message = lambda _client, _data, message: heard(message)
+        """Connect and wait until all of `topics` are granted, unless `stopping`; `heard` is called within `turn`.
+
+        BrokerVersionError: the broker is there and may speak another version.
+        """
+        self._topics, self._heard, self._stopping = topics, heard, stopping
+        self._refusal, self._granted = "", False
+        self._other_version = True
         try:
-            self._client.connect(broker.host, broker.port, KEEPALIVE_S)
-            self._await_grants()
-        except (OSError, ValueError, BrokerError) as error:
-            self._client.disconnect()
+            self._client = _client(broker, version)
+        except (OSError, ValueError) as error:
+            raise BrokerError(f"TLS files: {error}") from None
+        self._client.on_connect, self._client.on_subscribe = self._connected, self._subscribed
+        self._client.on_disconnect, self._client.on_message = self._disconnected, self._came
+        try:
+            self._client.connect(broker.host, broker.port, KEEPALIVE_S, properties=_limits(version))
+        except (OSError, ValueError) as error:
             raise BrokerError(str(error)) from None
+        try:
+            self._await_grants()
+        except BrokerError as error:
+            self._client.disconnect()
+            if self._other_version:
+                raise BrokerVersionError(str(error)) from None
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -60,24 +88,31 @@ class Connection:
         code = MQTTErrorCode.MQTT_ERR_CONN_LOST
         if sock is not None:
             at_hand = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-            writes = [sock] if self._client.want_write() else []
-            reads, writes, _ = select.select([sock], writes, [], 0 if at_hand else wait_s)
-            code = self._client.loop_read() if reads or at_hand else MQTTErrorCode.MQTT_ERR_SUCCESS
-            if writes and not code:
+            poll = select.poll()
+            poll.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+            found = poll.poll(0 if at_hand else wait_s * 1000)
+            events = found[0][1] if found else 0
+            code = MQTTErrorCode.MQTT_ERR_SUCCESS
+            if at_hand or events & ~select.POLLOUT:
+                code = self._client.loop_read()
+            if events & select.POLLOUT and not code:
                 code = self._client.loop_write()
             code = code or self._client.loop_misc()
         if code or self._refusal:
             raise BrokerError(self._refusal or error_string(code))
 
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Hand a message to the broker at QoS 0."""
-        self._client.publish(topic, payload)
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Hand a message to the broker at QoS 0; False when there is no connection any more."""
+        return self._client.publish(topic, payload).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _await_grants(self) -> None:
         deadline = time.monotonic() + ANSWER_S
         while not self._granted:
             if time.monotonic() > deadline:
                 raise BrokerError(f"no answer within {ANSWER_S} s")
+            if self._stopping():
+                self._other_version = False
+                raise BrokerError("told to stop")
             self.turn(_LOOK_S)
 
     # --- called by paho from within `turn` --------------------------------------------------------------------------
@@ -85,6 +120,7 @@ class Connection:
     def _connected(
         self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
+        self._other_version = code.value in _UNSUPPORTED_VERSION
         if code.is_failure:
             self._refusal = f"broker refuses: {code}"
         else:
@@ -98,16 +134,34 @@ class Connection:
             self._refusal = f"broker refuses the subscription to {', '.join(refused)}"
         self._granted = True
 
+    def _came(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            LOG.warning("a topic that is not UTF-8: left out")
+        else:
+            self._heard(topic, bytes(message.payload), message.retain)
+
     def _disconnected(
         self, _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
         self._refusal = self._refusal or f"connection ended: {code}"
 
 
-def versions(protocol: str) -> Sequence[MQTTProtocolVersion]:
-    """Return what may be spoken under the setting `protocol`, the best first."""
+def versions(broker: Broker) -> Sequence[MQTTProtocolVersion]:
+    """Return what may be spoken with the broker, the best first; a shared subscription is MQTT 5's."""
     v5, v311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
-    return {"auto": (v5, v311), "5": (v5,), "3.1.1": (v311,)}[protocol]
+    if broker.share is not None:
+        return (v5,)
+    return {"auto": (v5, v311), "5": (v5,), "3.1.1": (v311,)}[broker.protocol]
+
+
+def _limits(version: MQTTProtocolVersion) -> Properties | None:
+    if version is not MQTTProtocolVersion.MQTTv5:
+        return None
+    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    limits.MaximumPacketSize = MAX_PACKET
+    return limits
 
 
 def _client(broker: Broker, version: MQTTProtocolVersion) -> Client:

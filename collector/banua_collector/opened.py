@@ -10,8 +10,8 @@ from typing import Final
 from banua_wire.batch import open_blocks
 from banua_wire.codec import Block
 
-MAX_ROWS: Final = 24_000
-"""Most rows kept, about 20 MB: what comes while there is no room is not kept."""
+MAX_VALUES: Final = 700_000
+"""Most values kept, about 30 MB, or 24,000 rows of a modem: what comes while there is no room is not kept."""
 MAX_AGE_S: Final = 60.0
 """What nobody has asked for by then, another process has projected, or it may not be projected at all."""
 
@@ -23,18 +23,18 @@ class Opened:
         """Begin empty; `clock` tells monotonic seconds."""
         self._clock, self._lock = clock, threading.Lock()
         self._kept: dict[bytes, tuple[float, int, list[Block]]] = {}  # the oldest first
-        self.rows = 0
+        self.values = 0
 
     def keep(self, digest: bytes, blocks: list[Block]) -> None:
         """Keep an opened batch if there is room."""
-        rows = sum(len(block.boottimes_ms) for block in blocks)
+        values = sum(block.values() for block in blocks)
         now = self._clock()
         with self._lock:
             while self._kept and now - next(iter(self._kept.values()))[0] > MAX_AGE_S:
                 self._drop(next(iter(self._kept)))
-            if digest not in self._kept and self.rows + rows <= MAX_ROWS:
-                self._kept[digest] = now, rows, blocks
-                self.rows += rows
+            if digest not in self._kept and self.values + values <= MAX_VALUES:
+                self._kept[digest] = now, values, blocks
+                self.values += values
 
     def blocks(self, digest: bytes, message: bytes) -> list[Block]:
         """Return the columns of the batch `message` whose hash is `digest`, and forget them."""
@@ -43,6 +43,6 @@ class Opened:
         return open_blocks(message) if kept is None else kept
 
     def _drop(self, digest: bytes) -> list[Block] | None:
-        _, rows, blocks = self._kept.pop(digest, (0.0, 0, None))
-        self.rows -= rows
+        _, values, blocks = self._kept.pop(digest, (0.0, 0, None))
+        self.values -= values
         return blocks

@@ -36,6 +36,11 @@ class Verified:
     blocks: list[Block]
 
     @property
+    def values(self) -> int:
+        """How many values its rows hold: a measure of its memory."""
+        return sum(block.values() for block in self.blocks)
+
+    @property
     def boottimes_ms(self) -> tuple[int, int] | None:
         """The first and last row's CLOCK_BOOTTIME in ms, None without rows."""
         ends = [end for block in self.blocks for end in (block.boottimes_ms[0], block.boottimes_ms[-1])]
@@ -58,6 +63,11 @@ class Refused:
     reason: str
     detail: str
     probe_id: int | None = None
+
+    @property
+    def values(self) -> int:
+        """None of its rows is kept in memory."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,26 @@ import sqlite3
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Engine, event, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from banua_collector import db
+from banua_collector.config import Limits
 from banua_collector.errors import DatabaseError
+from banua_collector.ingest import Ingest
+from banua_collector.metrics import Metrics
+from banua_collector.project.influx import InfluxProjection
 from banua_collector.tables import journal, metadata, probes
+from banua_collector.verify import Message
+from banua_wire.birth import State, encode
+from tests.collector.fleet import NOW_MS, radio
+from tests.collector.memory import MemoryTarget
+from tests.collector.speech import STREAM, A, anchor, message, register
 
 
 def _definitions(engine: Engine) -> dict[str, list[str]]:
@@ -136,3 +146,44 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseError, match=r"file/banua.sqlite: cannot be opened: File exists"):
         db.open_engine(f"sqlite:///{tmp_path}/file/banua.sqlite")
+
+
+_LARGE = ("seen", "batches", "anchors", "boots", "written", "todo", "streams", "events")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_statement_of_the_daily_work_reads_a_whole_table(sqlite_engine: Engine, count: int) -> None:
+    """SQLite's own plan of every statement that a few batches and births cause, from MQTT to InfluxDB."""
+    with sqlite_engine.begin() as conn:
+        for number in range(1, count + 1):
+            register(conn, f"p{number}", bytes([number]) * 32)
+    told: dict[str, Any] = {}
+
+    def note(_conn: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
+        told.setdefault(sql, parameters[0] if many else parameters)
+
+    ingest = Ingest(sqlite_engine, Metrics(sqlite_engine), Limits(), lambda: NOW_MS, lambda _: None)
+    projection = InfluxProjection(sqlite_engine, MemoryTarget(), lambda: NOW_MS)
+    event.listen(sqlite_engine, "before_cursor_execute", note)
+    for seq in (1, 2, 3):
+        rows = [anchor(100_000 * seq, NOW_MS + 100_000 * seq), radio(100_000 * seq + 5)]
+        group = [
+            (message(seq, rows, probe=f"p{number}", secret=bytes([number]) * 32), False)
+            for number in range(1, count + 1)
+        ]
+        birth = encode(State(online=True, boot_id=A, stream=STREAM, ask=seq, next_seq=1, waiting=0, version="1"))
+        group += [(Message(f"banua/v1/p{number}/state", birth, NOW_MS), False) for number in range(1, count + 1)]
+        ingest.take(group)
+        projection.project_plain()
+    ingest.take([(message(4, [anchor(1, NOW_MS, 1)], secret=bytes([1]) * 32), False)])
+    while projection.step() is not None:
+        pass
+    event.remove(sqlite_engine, "before_cursor_execute", note)
+    assert len(told) > 30
+    scans = []
+    with sqlite_engine.connect() as conn:
+        for sql, parameters in told.items():
+            if sql.startswith(("SELECT", "UPDATE", "DELETE")):
+                plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all()
+                scans += [(row[3], sql) for row in plan if row[3].startswith(tuple(f"SCAN {name}" for name in _LARGE))]
+    assert scans == []

@@ -437,9 +437,9 @@ def test_what_ingest_has_opened_reads_as_what_is_in_the_journal(engine: Engine) 
     rows = [anchor(0, NOW_MS), *(radio(10 * n + 1, modem=f"m{n % 3}", rsrp_dbm=-60 - n) for n in range(30))]
     ingest = Ingest(engine, Metrics(engine), Limits(), lambda: NOW_MS, lambda _: None, opened)
     ingest.take([(message(1, rows), False)])
-    assert opened.rows == 31
+    assert opened.values == 30 * 9 + 4
     expected = dict(handed.project())
-    assert opened.rows == 0
+    assert opened.values == 0
     with engine.begin() as conn:
         journal.replay(conn, Affected(1, 0, None), NOW_MS)
     assert read.project() == expected
@@ -447,18 +447,18 @@ def test_what_ingest_has_opened_reads_as_what_is_in_the_journal(engine: Engine) 
 
 
 def test_what_is_handed_over_is_bounded_in_rows_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("banua_collector.opened.MAX_ROWS", 5)
+    monkeypatch.setattr("banua_collector.opened.MAX_VALUES", 5 * 9)
     now = 0.0
     opened = Opened(lambda: now)
     payloads = {seq: message(seq, [radio(n) for n in range(rows)]).payload for seq, rows in ((1, 3), (2, 3), (3, 2))}
     for seq, payload in payloads.items():
         opened.keep(bytes([seq]), open_blocks(payload))
-    assert opened.rows == 5, "the second had no room, the third had"
+    assert opened.values == 45, "the second had no room, the third had"
     opened.keep(b"\1", open_blocks(payloads[1]))
-    assert opened.rows == 5, "what is kept is not counted twice"
+    assert opened.values == 45, "what is kept is not counted twice"
     now = 61.0
     opened.keep(b"\2", open_blocks(payloads[2]))
-    assert opened.rows == 3, "the old ones are forgotten"
+    assert opened.values == 27, "the old ones are forgotten"
     assert opened.blocks(b"\1", payloads[1]) == open_blocks(payloads[1]), "and read from what the journal has"
 
 

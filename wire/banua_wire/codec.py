@@ -42,6 +42,12 @@ class Block:
         """Return the columns of the kind's key, in its order; a key field that no row has is all None."""
         return [self.columns.get(name) or [None] * len(self.boottimes_ms) for name in self.kind.key]
 
+    def values(self) -> int:
+        """Return how many values it holds, boottimes and the entries of arrays too: a measure of its memory."""
+        arrays = (self.columns.get(field.name, ()) for field in self.kind.fields if field.type is Type.ARRAY)
+        entries = sum(len(value) for column in arrays for value in column if isinstance(value, list))
+        return len(self.boottimes_ms) * (1 + len(self.columns)) + entries
+
     def rows(self) -> list[Row]:
         """Return the rows, each with the values it has."""
         if not self.columns:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
 
 from banua_collector import boots as boot_rules
 from banua_collector.boots import anchors_by_boot
 from banua_collector.dating import Anchor, dates, in_order
+from banua_collector.db import among
 from banua_collector.opened import Opened
 from banua_collector.project.points import Candidate, Point, Speaker, Twins, candidates_of, points
 from banua_collector.registry import deployments_by_probe
@@ -71,9 +72,11 @@ def oldest_probes(conn: Connection, skip: Iterable[int], limit: int) -> list[int
     return list(dict.fromkeys(conn.execute(oldest.order_by(todo.c.id).limit(limit)).scalars()))
 
 
-def gather(conn: Connection, probe_id: int, opened: Opened) -> Plan:
-    """Return what to do about the oldest work of one probe."""
-    (work,) = _begun(conn, [probe_id], GROUP)
+def gather(conn: Connection, probe_id: int, opened: Opened) -> Plan | None:
+    """Return what to do about the oldest work of one probe, None when there is none any more."""
+    work = next(iter(_begun(conn, [probe_id], GROUP)), None)
+    if work is None:
+        return None
     known = _Known(conn, opened)
     _load(conn, [work], known)
     # widen to every batch that shares the range, again as long as that brings a changed batch with its own range
@@ -104,22 +107,28 @@ def _begun(conn: Connection, probe_ids: Collection[int], limit: int) -> list[Wor
         for probe in conn.execute(select(probes).where(probes.c.id.in_(probe_ids)))
     }
     oldest = (
-        select(todo.c.batch_id, batches.c.rows)
-        .outerjoin(batches, batches.c.id == todo.c.batch_id)
+        select(todo.c.batch_id)
         .where(todo.c.projection == NAME, todo.c.probe_id.in_(probe_ids))
-        .group_by(todo.c.batch_id, batches.c.rows)
+        .group_by(todo.c.batch_id)
         .order_by(func.min(todo.c.id))
         .limit(limit)
     )
-    found = conn.execute(oldest).all()
-    rows = accumulate(row.rows or 0 for row in found)
-    ids = [row.batch_id for row, until in zip(found, rows, strict=True) if until <= ROWS or row is found[0]]
-    for some in _in_pieces(ids):
+    for some in _in_pieces(_within_rows(conn, conn.execute(oldest).scalars().all())):
         due = select(todo.c.id, todo.c.probe_id, todo.c.batch_id)
         for row in conn.execute(due.where(todo.c.projection == NAME, todo.c.batch_id.in_(some))):
             works[row.probe_id].todo_ids.append(row.id)
             works[row.probe_id].due.add(row.batch_id)
     return [work for work in works.values() if work.due]
+
+
+def _within_rows(conn: Connection, batch_ids: Sequence[int]) -> Sequence[int]:
+    """Return the first of some batches, as many as have `ROWS` together, at least one."""
+    rows: dict[int, int] = {}
+    for some in _in_pieces(batch_ids):
+        found = conn.execute(select(batches.c.id, batches.c.rows).where(batches.c.id.in_(some)))
+        rows |= {row.id: row.rows for row in found}
+    until = accumulate(rows.get(batch_id, 0) for batch_id in batch_ids)
+    return batch_ids[: max(sum(each <= ROWS for each in until), 1)]
 
 
 def _load(conn: Connection, works: Sequence[Work], known: "_Known", batch_ids: Iterable[int] | None = None) -> None:
@@ -193,8 +202,7 @@ class _Known:
         new = {(batch.probe_id, batch.boot_id) for batch in found} - self._boots.keys()
         if not new:
             return
-        who = tuple_(boots.c.probe_id, boots.c.boot_id)
-        for row in self._conn.execute(select(boots).where(who.in_(new))):
+        for row in self._conn.execute(select(boots).where(among(new, boots.c.probe_id, boots.c.boot_id))):
             self._boots[row.probe_id, row.boot_id] = row
         told = anchors_by_boot(self._conn, new)
         for boot in new:

@@ -57,7 +57,7 @@ class InfluxProjection:
                 return False
             with reading(self._engine) as conn:
                 plan = gather(conn, probe_id, self._opened)
-            self._carry_out([plan])
+            self._carry_out([] if plan is None else [plan])
         return True
 
     def project_plain(self, skip: Iterable[int] = ()) -> int:

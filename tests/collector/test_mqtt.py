@@ -7,6 +7,7 @@ import os
 import resource
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -16,13 +17,13 @@ from banua_collector.config import Broker, Limits
 from banua_collector.errors import BrokerError
 from banua_collector.ingest import Ingest
 from banua_collector.metrics import Metrics
+from banua_wire.envelope import MAX_MESSAGE
 from tests.collector.fleet import NOW_MS, radio
 from tests.collector.speech import message, register
 from tests.small_broker import SmallBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sqlalchemy import Engine
 
@@ -151,6 +152,12 @@ def test_what_is_longer_than_any_batch_is_counted_and_not_kept(sqlite_engine: En
     for _ in range(1000):
         ingest._heard(TOPICS[0], bytes(65_536), False)
     assert len(ingest._group) == 200, "what comes before a subscription is granted is bounded, too"
+
+
+def test_the_shipped_limits_of_the_broker_let_every_batch_through() -> None:
+    shipped = (Path(__file__).parents[2] / "deploy/mosquitto/limits.conf").read_text().splitlines()
+    limits = dict(line.split() for line in shipped if line and not line.startswith("#"))
+    assert int(limits["max_packet_size"]) == mqtt.MAX_PACKET == MAX_MESSAGE + 1024
 
 
 def test_a_group_without_a_wait_takes_all_that_is_there(sqlite_engine: Engine) -> None:

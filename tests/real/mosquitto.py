@@ -1,4 +1,4 @@
-"""A real Mosquitto 2.0: TLS, client certificates, and the access list that the project ships."""
+"""A real Mosquitto 2.0: TLS, client certificates, and the access list and limits that the project ships."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from banua_lab.ca import Authority
 
 ACL = ROOT / "deploy/mosquitto/acl"
+LIMITS = ROOT / "deploy/mosquitto/limits.conf"
 
 
 class Mosquitto(Server):
@@ -45,6 +46,7 @@ persistence_location {self.state}/
 log_dest stderr
 log_type all
 {"user root" if os.geteuid() == 0 else ""}
+{LIMITS.read_text()}
 {extra}
 """
         )

@@ -229,8 +229,8 @@ def test_a_deployment_made_between_reading_and_noting_is_not_missed(
     where = f"banua_collector.project.influx.{name}"
     reads: Callable[..., Any] = getattr(influx, name)
 
-    def then_deploy(*arguments: Any) -> Any:
-        found = reads(*arguments)
+    def then_deploy(*arguments: Any, **named: Any) -> Any:
+        found = reads(*arguments, **named)
         monkeypatch.undo()
         chain.deploy("one", NOW_MS)
         return found
@@ -417,6 +417,18 @@ def test_plain_work_looks_at_each_of_several_times(chain: Chain, later_ms: int) 
     chain.take(3, [radio(later_ms), radio(later_ms + 5)], boot=B)
     assert chain.projection.project_plain() == 0
     assert chain.times() == [NOW_MS + 10, NOW_MS + 10, NOW_MS + later_ms, NOW_MS + later_ms + 5]
+
+
+def test_what_comes_now_does_not_wait_for_a_long_backlog(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("gather", "influx"):
+        monkeypatch.setattr(f"banua_collector.project.{module}.MANY", 2)
+    for seq in range(1, 10):
+        chain.take(seq, [anchor(100 * seq, NOW_MS + 100 * seq), radio(100 * seq)])
+    assert chain.projection.project_plain() == 2
+    assert chain.projection.project_plain() == 2
+    written_so_far = sorted((ns // _NS - NOW_MS) // 100 for series, ns in chain.target.points if "modem" in series)
+    assert written_so_far == [1, 2, 8, 9]
+    assert len(chain.times()) == 9
 
 
 def test_large_batches_are_taken_fewer_at_once(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

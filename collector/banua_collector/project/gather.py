@@ -66,10 +66,11 @@ class Plan:
     twins: list[Twins]
 
 
-def oldest_probes(conn: Connection, skip: Iterable[int], limit: int) -> list[int]:
-    """Return the probes whose work has waited longest, oldest first, those in `skip` left out."""
-    oldest = select(todo.c.probe_id).where(todo.c.projection == NAME, todo.c.probe_id.not_in(list(skip)))
-    return list(dict.fromkeys(conn.execute(oldest.order_by(todo.c.id).limit(limit)).scalars()))
+def waiting_probes(conn: Connection, skip: Iterable[int], limit: int, *, newest: bool = False) -> list[int]:
+    """Return the probes whose work has waited longest (or shortest), that first, those in `skip` left out."""
+    waiting = select(todo.c.probe_id).where(todo.c.projection == NAME, todo.c.probe_id.not_in(list(skip)))
+    order = todo.c.id.desc() if newest else todo.c.id
+    return list(dict.fromkeys(conn.execute(waiting.order_by(order).limit(limit)).scalars()))
 
 
 def gather(conn: Connection, probe_id: int, opened: Opened) -> Plan | None:
@@ -87,9 +88,9 @@ def gather(conn: Connection, probe_id: int, opened: Opened) -> Plan | None:
     return _plan(work)
 
 
-def gather_many(conn: Connection, probe_ids: Collection[int], opened: Opened) -> list[Plan]:
-    """Return what to do about the oldest work of several probes, of those where it only has to be written."""
-    works = _begun(conn, probe_ids, MANY)
+def gather_many(conn: Connection, probe_ids: Collection[int], opened: Opened, *, newest: bool = False) -> list[Plan]:
+    """Return what to do about the oldest (or newest) work of several probes, where it only has to be written."""
+    works = _begun(conn, probe_ids, MANY, newest=newest)
     _load(conn, works, _Known(conn, opened))
     crowded = _crowded(conn, works)
     plans = [_plan(work) for work in works if work.probe_id not in crowded]
@@ -99,8 +100,8 @@ def gather_many(conn: Connection, probe_ids: Collection[int], opened: Opened) ->
 # --- read ------------------------------------------------------------------------------------------------------------
 
 
-def _begun(conn: Connection, probe_ids: Collection[int], limit: int) -> list[Work]:
-    """Return the oldest `limit` due batches of the probes, as far as they are named."""
+def _begun(conn: Connection, probe_ids: Collection[int], limit: int, *, newest: bool = False) -> list[Work]:
+    """Return the oldest (or newest) `limit` due batches of the probes, as far as they are named."""
     deployed = deployments_by_probe(conn, probe_ids)
     works = {
         probe.id: Work(probe.id, Speaker(probe.name, probe.simulated, tuple(deployed.get(probe.id, ()))))
@@ -110,7 +111,7 @@ def _begun(conn: Connection, probe_ids: Collection[int], limit: int) -> list[Wor
         select(todo.c.batch_id)
         .where(todo.c.projection == NAME, todo.c.probe_id.in_(probe_ids))
         .group_by(todo.c.batch_id)
-        .order_by(func.min(todo.c.id))
+        .order_by(func.max(todo.c.id).desc() if newest else func.min(todo.c.id))
         .limit(limit)
     )
     for some in _in_pieces(_within_rows(conn, conn.execute(oldest).scalars().all())):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_,
 from banua_collector.db import Claim, insert_or, lock_probes, reading
 from banua_collector.journal import due_batches
 from banua_collector.opened import Opened
-from banua_collector.project.gather import IDS, MANY, NAME, Plan, gather, gather_many, note_of, oldest_probes, touched
+from banua_collector.project.gather import IDS, MANY, NAME, Plan, gather, gather_many, note_of, touched, waiting_probes
 from banua_collector.project.target import Refusal, Target
 from banua_collector.tables import events, refused, targets, todo, written
 
@@ -31,6 +31,7 @@ class InfluxProjection:
         """Prepare; `step` does the work. `opened` may know batches that this process has just read."""
         self._engine, self._target, self._now_ms = engine, target, now_ms
         self._opened = opened or Opened(time.monotonic)
+        self._newest = True
         self.points_written = 0
         self.points_refused = 0
         self.ranges_deleted = 0
@@ -45,7 +46,7 @@ class InfluxProjection:
     def next_probe(self, skip: Iterable[int] = ()) -> int | None:
         """Return the probe whose work has waited longest, those in `skip` left out."""
         with reading(self._engine) as conn:
-            return next(iter(oldest_probes(conn, skip, 1)), None)
+            return next(iter(waiting_probes(conn, skip, 1)), None)
 
     def project(self, probe_id: int) -> bool:
         """Project the oldest work of one probe; False when another process is at it.
@@ -61,18 +62,20 @@ class InfluxProjection:
         return True
 
     def project_plain(self, skip: Iterable[int] = ()) -> int:
-        """Project the oldest work of many probes where it only has to be written; return how many batches it was.
+        """Project work of many probes where it only has to be written; return how many batches it was.
 
-        As `project`; what needs more than writing is left to it.
+        The oldest and the newest take turns: while a month is written anew, what comes now is not kept waiting. As
+        `project`; what needs more than writing is left to it.
         """
+        self._newest = not self._newest
         with Claim(self._engine, NAME) as claim:
             with reading(self._engine) as conn:
-                oldest = oldest_probes(conn, skip, MANY)
-            claimed = claim.take(oldest) if oldest else []
+                waiting = waiting_probes(conn, skip, MANY, newest=self._newest)
+            claimed = claim.take(waiting) if waiting else []
             if not claimed:
                 return 0
             with reading(self._engine) as conn:
-                plans = gather_many(conn, claimed, self._opened)
+                plans = gather_many(conn, claimed, self._opened, newest=self._newest)
             self._carry_out(plans)
         return sum(len(plan.writes) for plan in plans)
 

@@ -80,12 +80,12 @@ def store(
     """
     done = Committed()
     answers: dict[tuple[str, bytes], Answer] = {}
-    group = _Group(conn, judged, now_ms, moved_out or {})
+    group = _Group(conn, judged, now_ms, _Room(conn, quarantine_max_bytes), moved_out or {})
     for item in judged:
         envelope = item.envelope
         answer = answers.setdefault((item_speaker(item), envelope.stream), Answer(item_speaker(item), envelope.stream))
         entry = (envelope.seq, item.digest[:HASH8_BYTES])
-        reason = group.settle(item, quarantine_max_bytes)
+        reason = group.settle(item)
         done.outcomes.append(reason)
         if reason in _GOT:
             answer.got.append(entry)
@@ -154,9 +154,14 @@ class _Group:
     """The messages of one commit: what is known of them is read once, and what is new is written once."""
 
     def __init__(
-        self, conn: Connection, judged: Sequence[Verified | Refused], now_ms: int, moved_out: Mapping[bytes, int]
+        self,
+        conn: Connection,
+        judged: Sequence[Verified | Refused],
+        now_ms: int,
+        room: "_Room",
+        moved_out: Mapping[bytes, int],
     ) -> None:
-        self._conn, self._now_ms, self._ids = conn, now_ms, moved_out
+        self._conn, self._now_ms, self._room, self._ids = conn, now_ms, room, moved_out
         self.streams = _streams_of(conn, judged, now_ms)
         self.taken: list[bytes] = []
         places = {self._place(item) for item in judged if item.probe_id is not None}
@@ -166,10 +171,10 @@ class _Group:
         self._fresh: list[tuple[int, Verified]] = []
         self._back: list[tuple[int, Verified]] = []
 
-    def settle(self, item: Verified | Refused, quarantine_max_bytes: int) -> str:
+    def settle(self, item: Verified | Refused) -> str:
         """Put one message where it belongs and return its outcome."""
         if item.probe_id is None:
-            return _quarantine(self._conn, item, item.reason, item.detail, quarantine_max_bytes)
+            return _quarantine(self._conn, item, item.reason, item.detail, self._room)
         stream_id, seq = place = self._place(item)
         digest, how = self._known.get(place, (None, ""))
         if digest is not None and digest != item.digest:
@@ -289,7 +294,25 @@ def _seen_at(conn: Connection, places: Collection[tuple[int, int]]) -> dict[tupl
 # --- one message ------------------------------------------------------------------------------------------------------
 
 
-def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail: str, max_bytes: int | None) -> str:
+class _Room:
+    """How many bytes messages of strangers may still take up; what they do is summed up once a group at most."""
+
+    def __init__(self, conn: Connection, max_bytes: int) -> None:
+        self._conn, self._max_bytes = conn, max_bytes
+        self._left: int | None = None
+
+    def take(self, size: int) -> bool:
+        """Take `size` bytes, if there is room for them."""
+        if self._left is None:
+            used = select(func.coalesce(func.sum(func.length(quarantine.c.message)), 0))
+            self._left = self._max_bytes - int(self._conn.execute(used).scalar_one())
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail: str, room: _Room | None) -> str:
     """Keep a message, once, with its newest reason; ``quarantine_full`` when strangers have used up their room."""
     known = conn.execute(select(quarantine.c.reason).where(quarantine.c.hash == item.digest)).scalar()
     if known is not None:
@@ -297,10 +320,8 @@ def _quarantine(conn: Connection, item: Verified | Refused, reason: str, detail:
             again = update(quarantine).where(quarantine.c.hash == item.digest)
             conn.execute(again.values(reason=reason, detail=_text(detail, 300)))
         return reason
-    if max_bytes is not None:
-        used = conn.execute(select(func.coalesce(func.sum(func.length(quarantine.c.message)), 0))).scalar_one()
-        if used + len(item.message.payload) > max_bytes:
-            return "quarantine_full"
+    if room is not None and not room.take(len(item.message.payload)):
+        return "quarantine_full"
     conn.execute(
         insert_or(conn, quarantine)
         .values(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from banua_collector import journal, registry
 from banua_collector.registry import Affected
@@ -128,6 +128,19 @@ def test_what_was_refused_is_taken_once_its_key_is_known(conn: Connection) -> No
     assert take(conn, came).outcomes == ["unknown_key"]
     register(conn, "p2", _STRANGER)
     assert take(conn, came).outcomes == ["journalled"]
+
+
+def test_a_flood_of_strangers_has_their_room_summed_up_once_a_group(conn: Connection) -> None:
+    asked: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        asked.extend([sql] if "sum(" in sql else [])
+
+    event.listen(conn.engine, "before_cursor_execute", note)
+    flood = [message(seq, secret=_STRANGER) for seq in range(1, 21)]
+    assert take(conn, *flood).outcomes == ["bad_signature"] * 20
+    event.remove(conn.engine, "before_cursor_execute", note)
+    assert len(asked) == 1
 
 
 def test_strangers_have_a_limited_room_and_are_told_when_it_is_used_up(conn: Connection) -> None:

@@ -72,7 +72,8 @@ class Ingest:
                 if isinstance(error, BrokerVersionError):
                     version = versions[(versions.index(version) + 1) % len(versions)]
                 self.failure = f"broker {broker.host}:{broker.port}: {error}"
-                LOG.warning("%s; next try in %.0f s", self.failure, wait)
+                if not self._stopping:
+                    LOG.warning("%s; next try in %.0f s", self.failure, wait)
             finally:
                 self._set_connected(False)
             self._pause(wait)

@@ -31,8 +31,8 @@ ANSWER_S: Final = 15
 MAX_PACKET: Final = MAX_MESSAGE + 1024
 """Most bytes of a packet, as a broker that speaks MQTT 5 is told."""
 _LOOK_S: Final = 0.5
-_UNSUPPORTED_VERSION: Final = (0x84, 0x01)
-"""What a broker answers to a version that it does not speak: in MQTT 5 and in 3.1.1."""
+_UNSUPPORTED_VERSION: Final = 0x84
+"""What a broker answers to a version that it does not speak; paho says 3.1.1's answer in MQTT 5's words."""
 
 Heard = Callable[[str, bytes, bool], None]
 """Takes a message: topic, payload, and whether the broker only repeats what it retained."""
@@ -120,7 +120,7 @@ class Connection:
     def _connected(
         self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
-        self._other_version = code.value in _UNSUPPORTED_VERSION
+        self._other_version = code.value == _UNSUPPORTED_VERSION
         if code.is_failure:
             self._refusal = f"broker refuses: {code}"
         else:

@@ -179,7 +179,7 @@ def _in_joined(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     (is_in,) = element.clauses
     columns = list(is_in.left.clauses)
     tuples = compiler.process(is_in, **options).rpartition(" IN ")[2]
-    table = columns[0].table.name
+    table = columns[0].table.name  # of a table itself: an alias would name none that can be joined
     alike = " AND ".join(f"k.{column.name} = v.column{n}" for n, column in enumerate(columns, start=1))
     return f"{table}.rowid IN (SELECT k.rowid FROM {tuples} AS v JOIN {table} AS k ON {alike})"  # noqa: S608 (names of our tables)
 

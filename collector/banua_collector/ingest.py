@@ -67,6 +67,7 @@ class Ingest:
             try:
                 with mqtt.Connection(broker, version, _topics(broker), self._heard, self._is_stopping) as connection:
                     wait = RECONNECT_S[0]
+                    version = versions[0]  # to begin with the next time
                     self._serve(connection)
             except (BrokerError, ConfigError) as error:  # files of TLS and password are read anew
                 if isinstance(error, BrokerVersionError):

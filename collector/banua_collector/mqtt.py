@@ -2,6 +2,10 @@
 
 So nothing waits in memory: what is not read yet waits in the broker. A collector that cannot store for longer than its
 keepalive is taken for dead there, and probes are told that nobody listens.
+
+MQTT 3.1.1 is spoken where nothing needs more: it has no properties, so a probe can say nothing that paho refuses to
+read and ends the connection for. No limit of a packet's size is told to the broker: Mosquitto 2.0 never gives the room
+of a message back that it may not deliver, and after twenty of them delivers nothing more.
 """
 
 import logging
@@ -15,21 +19,17 @@ from typing import Any, Final, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from banua_collector.config import Broker
 from banua_collector.errors import BrokerError, BrokerVersionError
-from banua_wire.envelope import MAX_MESSAGE
 
 LOG: Final = logging.getLogger("banua_collector.mqtt")
 KEEPALIVE_S: Final = 60
 CONNECT_S: Final = 5
 ANSWER_S: Final = 15
 """How long a broker may take to grant everything; one that cannot read our CONNECT may say nothing at all."""
-MAX_PACKET: Final = MAX_MESSAGE + 1024
-"""Most bytes of a packet, as a broker that speaks MQTT 5 is told."""
 _LOOK_S: Final = 0.5
 _UNSUPPORTED_VERSION: Final = 0x84
 """What a broker answers to a version that it does not speak; paho says 3.1.1's answer in MQTT 5's words."""
@@ -63,13 +63,13 @@ class Connection:
         self._client.on_connect, self._client.on_subscribe = self._connected, self._subscribed
         self._client.on_disconnect, self._client.on_message = self._disconnected, self._came
         try:
-            self._client.connect(broker.host, broker.port, KEEPALIVE_S, properties=_limits(version))
+            self._client.connect(broker.host, broker.port, KEEPALIVE_S)
         except (OSError, ValueError) as error:
             raise BrokerError(str(error)) from None
         try:
             self._await_grants()
         except BrokerError as error:
-            self._client.disconnect()
+            self._close()
             if self._other_version:
                 raise BrokerVersionError(str(error)) from None
             raise
@@ -80,7 +80,13 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        sock: Any = self._client.socket()
         self._client.disconnect()
+        if sock is not None:  # whatever could be written of it: nobody drives this connection any more
+            sock.close()
 
     def turn(self, wait_s: float) -> None:
         """Read a message and write what is left to write; wait at most `wait_s` for something to do."""
@@ -153,15 +159,7 @@ def versions(broker: Broker) -> Sequence[MQTTProtocolVersion]:
     v5, v311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
     if broker.share is not None:
         return (v5,)
-    return {"auto": (v5, v311), "5": (v5,), "3.1.1": (v311,)}[broker.protocol]
-
-
-def _limits(version: MQTTProtocolVersion) -> Properties | None:
-    if version is not MQTTProtocolVersion.MQTTv5:
-        return None
-    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    limits.MaximumPacketSize = MAX_PACKET
-    return limits
+    return {"auto": (v311, v5), "5": (v5,), "3.1.1": (v311,)}[broker.protocol]
 
 
 def _client(broker: Broker, version: MQTTProtocolVersion) -> Client:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
+import ssl
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from banua_collector import mqtt
 from banua_collector.config import Broker, Limits
@@ -27,13 +31,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from banua_lab.ca import Authority
+    from tests.real.mosquitto import Mosquitto
+
 TOPICS = ["banua/v1/+/batch", "banua/v1/+/state"]
 V311, V5 = 4, 5
 """The version as a CONNECT says it."""
 
 
 def settings(port: int, protocol: Any = "auto", **others: Any) -> Broker:
-    return Broker(host="127.0.0.1", port=port, tls=False, protocol=protocol, **others)
+    return Broker.model_construct(**{"host": "127.0.0.1", "port": port, "tls": False, "protocol": protocol} | others)
 
 
 def connect(port: int, protocol: str) -> mqtt.Connection:
@@ -68,6 +75,11 @@ def test_nobody_there_is_one_line() -> None:
         connect(port, "5")
 
 
+def _tls(authority: Authority, name: str) -> dict[str, Any]:
+    credential = authority.issue_client(name)
+    return {"tls": True, "ca_file": authority.cafile, "cert_file": credential.cert, "key_file": credential.key}
+
+
 class Running:
     """An ingest at work in a thread, `take` replaced by what notes the payloads of each group."""
 
@@ -92,8 +104,8 @@ class Running:
 
 
 def published(payload: bytes, name: bytes = b"banua/v1/kalsel-0001/batch") -> bytes:
-    """A PUBLISH at QoS 0, as MQTT 5 says it."""
-    rest = len(name).to_bytes(2, "big") + name + b"\0" + payload
+    """A PUBLISH at QoS 0, as MQTT 3.1.1 says it."""
+    rest = len(name).to_bytes(2, "big") + name + payload
     return bytes([0x30, len(rest)]) + rest
 
 
@@ -103,16 +115,16 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
-def test_the_older_version_is_tried_when_the_newer_is_not_answered(
+def test_the_other_version_is_tried_when_the_first_is_not_answered(
     sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("banua_collector.mqtt.ANSWER_S", 0.5)
     monkeypatch.setattr("banua_collector.ingest.RECONNECT_S", (0.01, 0.01))
-    with SmallBroker(0x01, 0x01, silent_to=(V5,)) as broker, Running(sqlite_engine, broker.port) as running:
+    with SmallBroker(0x01, 0x01, silent_to=(V311,)) as broker, Running(sqlite_engine, broker.port) as running:
         until(lambda: running.ingest.connected)
         assert running.ingest.connected
         assert running.ingest.failure == ""
-        assert broker.versions[:2] == [V5, V311]
+        assert broker.versions[:2] == [V311, V5]
 
 
 def test_what_was_read_before_the_connection_ended_is_stored(
@@ -157,7 +169,7 @@ def test_what_is_longer_than_any_batch_is_counted_and_not_kept(sqlite_engine: En
 def test_the_shipped_limits_of_the_broker_let_every_batch_through() -> None:
     shipped = (Path(__file__).parents[2] / "deploy/mosquitto/limits.conf").read_text().splitlines()
     limits = dict(line.split() for line in shipped if line and not line.startswith("#"))
-    assert int(limits["max_packet_size"]) == mqtt.MAX_PACKET == MAX_MESSAGE + 1024
+    assert int(limits["max_packet_size"]) == MAX_MESSAGE + 1024
 
 
 def test_a_group_without_a_wait_takes_all_that_is_there(sqlite_engine: Engine) -> None:
@@ -184,10 +196,10 @@ def test_a_broker_that_was_away_is_spoken_to_in_the_best_version(
             until(lambda: len(caplog.records) >= tries)  # noqa: B023 (called at once)
             with SmallBroker(0x01, 0x01, port=port) as broker:
                 until(lambda: running.ingest.connected)
-        assert broker.versions == [V5]
+        assert broker.versions == [V311]
 
 
-def test_a_shared_subscription_is_never_asked_for_in_the_older_version() -> None:
+def test_a_shared_subscription_is_asked_for_in_mqtt_5_alone() -> None:
     assert mqtt.versions(settings(1883, share="collectors")) == mqtt.versions(settings(1883, "5"))
 
 
@@ -226,3 +238,38 @@ def test_a_group_of_large_batches_is_stored_in_several_commits(
     assert sorted(seq for _, receipt in receipts for seq, _ in receipt.got) == [1, 2, 3, 4, 5]
     assert [len(receipt.got) for _, receipt in receipts] == [2, 2, 1]
     assert receipts[-1][1].stored_to == 5
+
+
+@pytest.mark.real
+def test_no_probe_can_make_the_collector_deaf(mosquitto: Mosquitto, authority: Authority) -> None:
+    """The longest messages the broker takes, more than may be under way; and a property that paho does not read."""
+    heard: list[bytes] = []
+    ours = settings(mosquitto.port, "auto", **_tls(authority, "collector"))
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
+    credential = authority.issue_client("kalsel-0001")
+    client.tls_set(str(authority.cafile), str(credential.cert), str(credential.key))
+    with mqtt.Connection(ours, mqtt.versions(ours)[0], TOPICS, lambda _on, payload, _: heard.append(payload)) as link:
+        client.connect("127.0.0.1", mosquitto.port)
+        client.loop_start()
+        name = "banua/v1/kalsel-0001/batch"
+        largest = 66_560 - 4 - 2 - len(name) - 2  # head, topic and message id beside it
+        told = [client.publish(name, bytes(largest), qos=1) for _ in range(25)]
+        told += [client.publish(name, b"small", qos=1) for _ in range(30)]
+        deadline = time.monotonic() + 20
+        while heard.count(b"small") < 30 and time.monotonic() < deadline:
+            link.turn(0.1)
+        assert heard.count(b"small") == 30
+        assert heard.count(bytes(largest)) == 25
+        with socket.create_connection(("127.0.0.1", mosquitto.port)) as plain:
+            context = ssl.create_default_context(cafile=str(authority.cafile))
+            context.load_cert_chain(credential.cert, credential.key)
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as raw:
+                raw.sendall(b"\x10\x11\0\4MQTT\5\2\0\x3c\0\0\4evil")
+                raw.recv(100)
+                state = b"banua/v1/kalsel-0001/state"
+                rest = len(state).to_bytes(2, "big") + state + b"\x09\x26\0\1a\0\3\xef\xbb\xbf" + b"strange"
+                raw.sendall(bytes([0x31, len(rest)]) + rest)
+                while b"strange" not in heard and time.monotonic() < deadline:
+                    link.turn(0.1)
+        assert heard[-1] == b"strange"
+    client.loop_stop()

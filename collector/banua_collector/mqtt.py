@@ -117,7 +117,6 @@ class Connection:
             if time.monotonic() > deadline:
                 raise BrokerError(f"no answer within {ANSWER_S} s")
             if self._stopping():
-                self._other_version = False
                 raise BrokerError("told to stop")
             self.turn(_LOOK_S)
 
